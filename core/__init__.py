@@ -1,0 +1,1 @@
+"""Inference: workflows, engine, queue, media. Importing `core` never imports torch."""

@@ -1,0 +1,104 @@
+"""Settings that every process of diffbox shares, and how environment variables are read.
+
+A bad value stops the start with the variable's name and what would be accepted. Handler and
+control plane extend `CoreConfig` in their own config.py; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreConfig:
+    """The three folders. They are made on first use, not here."""
+
+    data_dir: Path
+    models_dir: Path
+    outputs_dir: Path
+    workflows: tuple[str, ...] = ()
+    """Further Workflow classes, "package.module:Class" each (DIFFBOX_WORKFLOWS, by commas)."""
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Input files that the control plane keeps, named by their sha256."""
+        return self.data_dir / "uploads"
+
+
+class Env:
+    """Typed reading of environment variables; every error names the variable."""
+
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        self._values = os.environ if values is None else values
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value without surrounding blanks; an empty one counts as not set."""
+        return self._values.get(name, "").strip() or default
+
+    def path(self, name: str, default: str | Path) -> Path:
+        """An absolute path; `~` is expanded."""
+        return Path(self.text(name, str(default))).expanduser().absolute()
+
+    def integer(self, name: str, default: int, *, low: int, high: int) -> int:
+        """A whole number in [low, high]."""
+        raw = self.text(name, str(default))
+        try:
+            value = int(raw)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ConfigError(f"{name}={raw!r} is not a whole number from {low} to {high}")
+        return value
+
+    def seconds(self, name: str, default: float, *, low: float = 0.0) -> float:
+        """A duration in seconds, at least `low`."""
+        raw = self.text(name, str(default))
+        try:
+            value = float(raw)
+        except ValueError:
+            value = low - 1
+        if not low <= value < float("inf"):
+            raise ConfigError(f"{name}={raw!r} is not a number of seconds from {low:g} up")
+        return value
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`."""
+        value = self.text(name, default)
+        if value not in choices:
+            raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """1, true, yes, on or 0, false, no, off."""
+        raw = self.text(name, "1" if default else "0").lower()
+        if raw in {"1", "true", "yes", "on"}:
+            return True
+        if raw in {"0", "false", "no", "off"}:
+            return False
+        raise ConfigError(f"{name}={raw!r} is not one of 1, true, yes, on, 0, false, no, off")
+
+
+class CoreFields(TypedDict):
+    """`CoreConfig`'s fields, for the classes that extend it."""
+
+    data_dir: Path
+    models_dir: Path
+    outputs_dir: Path
+    workflows: tuple[str, ...]
+
+
+def core_fields(env: Env) -> CoreFields:
+    """What `CoreConfig` needs, read from the environment."""
+    listed = env.text("DIFFBOX_WORKFLOWS").split(",")
+    return {
+        "data_dir": env.path("DIFFBOX_DATA_DIR", "data"),
+        "models_dir": env.path("DIFFBOX_MODELS_DIR", "models"),
+        "outputs_dir": env.path("DIFFBOX_OUTPUTS_DIR", "outputs"),
+        "workflows": tuple(path for item in listed if (path := item.strip())),
+    }

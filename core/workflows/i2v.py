@@ -1,0 +1,314 @@
+"""Wan 2.2 image-to-video: one picture and a prompt become one mp4.
+
+picture ──fit──> encode ──> denoise (high, then low expert) ──> decode ──> mp4 + poster
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+
+from pydantic import field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
+
+from core.catalog import AUTO
+from core.protocol import Stage
+from core.run import Run
+from core.workflows.base import PipelineSpec, Workflow
+from core.workflows.params import SEED_MAX, FileRef, Params, Tier, param
+
+if TYPE_CHECKING:
+    from core.pipelines.wan_video import WanVideo
+
+BASIC, ADVANCED, EXPERT = Tier.BASIC, Tier.ADVANCED, Tier.EXPERT
+
+Resolution = Literal[
+    "480x832", "832x480", "720x1280", "1280x720", "624x624", "256x256", "144x256", "custom"
+]
+# Named height x width, as Wan's own settings are; the value is (width, height) in pixels.
+SIZES: Final[dict[str, tuple[int, int]]] = {
+    "480x832": (832, 480),
+    "832x480": (480, 832),
+    "720x1280": (1280, 720),
+    "1280x720": (720, 1280),
+    "624x624": (624, 624),
+    "256x256": (256, 256),
+    "144x256": (256, 144),
+}
+_SIZE_LABELS: Final = {
+    "480x832": "832 × 480 landscape",
+    "832x480": "480 × 832 portrait",
+    "720x1280": "1280 × 720 landscape HD",
+    "1280x720": "720 × 1280 portrait HD",
+    "624x624": "624 × 624 square",
+    "256x256": "256 × 256 square, small",
+    "144x256": "256 × 144 landscape, small",
+    "custom": "Custom size",
+}
+
+
+class I2VParams(Params):
+    """Inputs of `i2v`. Ranges: reference/diffsynth section E.1; defaults: Wan 2.2 I2V A14B."""
+
+    prompt: str = param(
+        tier=BASIC,
+        help="What happens in the video: subject, motion, camera, light.",
+        widget="textarea",
+        min_length=1,
+        max_length=10_000,
+    )
+    negative_prompt: str = param(
+        "",
+        tier=BASIC,
+        help="What to keep out of the picture. Has no effect at guidance 1.",
+        widget="textarea",
+        max_length=10_000,
+    )
+    input_image: FileRef = param(
+        tier=BASIC, help="The first frame.", title="Start image", widget="image"
+    )
+    seed: int | None = param(
+        None,
+        tier=BASIC,
+        help="The same seed and settings make the same video. Random when left out.",
+        widget="seed",
+        ge=0,
+        le=SEED_MAX,
+    )
+    resolution: Resolution = param(
+        "480x832", tier=BASIC, help="Size of the video.", labels=_SIZE_LABELS
+    )
+    width: int = param(
+        832, tier=BASIC, unit="px", help="Multiple of 16.", when={"resolution": "custom"}
+    )
+    height: int = param(
+        480, tier=BASIC, unit="px", help="Multiple of 16.", when={"resolution": "custom"}
+    )
+    model: str = param(
+        AUTO, tier=ADVANCED, help="The weights that make the video.", widget="select"
+    )
+    num_frames: int = param(
+        81,
+        tier=ADVANCED,
+        unit="frames",
+        title="Frames",
+        help="Length: 4n + 1 frames. Wan 2.2 is trained on 81.",
+    )
+    fps: int = param(
+        16,
+        tier=ADVANCED,
+        unit="frames/s",
+        title="Frame rate",
+        help="Playback speed of the file. Wan 2.2 is trained at 16.",
+        ge=1,
+        le=60,
+    )
+    num_inference_steps: int = param(
+        50,
+        tier=ADVANCED,
+        unit="steps",
+        title="Steps",
+        help="More is finer and slower.",
+        ge=1,
+        le=200,
+    )
+    cfg_scale: float = param(
+        5.0,
+        tier=ADVANCED,
+        title="Guidance",
+        help="How strictly the prompt is followed. 1 is twice as fast and ignores the negative prompt.",
+        ge=1.0,
+        le=20.0,
+    )
+    fit: Literal["crop", "pad"] = param(
+        "crop",
+        tier=ADVANCED,
+        title="Image fit",
+        help="How a picture of another shape is brought to size.",
+        labels={"crop": "Crop the edges", "pad": "Pad with black"},
+    )
+    end_image: FileRef | None = param(
+        None,
+        tier=ADVANCED,
+        help="The last frame; the video moves from the start image to it.",
+        widget="image",
+        needs="end_image",
+    )
+    input_video: FileRef | None = param(
+        None,
+        tier=ADVANCED,
+        help="A video to change. Needs at least as many frames as the result.",
+        widget="video",
+        needs="input_video",
+    )
+    denoising_strength: float = param(
+        1.0,
+        tier=ADVANCED,
+        help="How far the input video is changed; 1 replaces it.",
+        when={"input_video": True},
+        gt=0.0,
+        le=1.0,
+    )
+    crf: int = param(
+        17,
+        tier=ADVANCED,
+        title="mp4 quality",
+        unit="CRF",
+        help="H.264 rate factor: lower is better and larger; 17 looks lossless.",
+        ge=0,
+        le=40,
+    )
+    sigma_shift: float = param(
+        5.0,
+        tier=EXPERT,
+        help="Shifts steps towards the noisy end.",
+        ge=1.0,
+        le=12.0,
+    )
+    switch_dit_boundary: float = param(
+        0.9,
+        tier=EXPERT,
+        title="Expert boundary",
+        help="Noise level, 0 to 1, below which the low-noise expert takes over.",
+        ge=0.0,
+        le=1.0,
+        needs="two_experts",
+    )
+    tiled: bool = param(
+        True, tier=EXPERT, title="Tiled VAE", help="Less memory for encoding and decoding."
+    )
+    tile_size: tuple[int, int] = param(
+        (30, 52),
+        tier=EXPERT,
+        unit="latent px",
+        help="Height and width of a tile; 1 is 8 pixels.",
+        widget="pair",
+        when={"tiled": True},
+    )
+    tile_stride: tuple[int, int] = param(
+        (15, 26),
+        tier=EXPERT,
+        unit="latent px",
+        help="Step from tile to tile; smaller than the tile.",
+        widget="pair",
+        when={"tiled": True},
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_preset(cls, values: Any) -> Any:
+        """A preset gives width and height; a free width and height mean "custom"."""
+        if not isinstance(values, dict):
+            return values
+        preset = values.get("resolution")
+        if preset is None and ("width" in values or "height" in values):
+            return {**values, "resolution": "custom"}
+        size = SIZES.get(preset if isinstance(preset, str) else "480x832")
+        if size is None:
+            return values
+        return {"width": size[0], "height": size[1], **values}
+
+    @field_validator("width", "height")
+    @classmethod
+    def _multiple_of_16(cls, value: int, info: ValidationInfo) -> int:
+        _in_grid(str(info.field_name), value, step=16, offset=0, low=64, high=1920)
+        return value
+
+    @field_validator("num_frames")
+    @classmethod
+    def _four_n_plus_one(cls, value: int) -> int:
+        _in_grid("num_frames", value, step=4, offset=1, low=5, high=241)
+        return value
+
+    @field_validator("height")
+    @classmethod
+    def _agrees_with_preset(cls, value: int, info: ValidationInfo) -> int:
+        preset, width = info.data.get("resolution"), info.data.get("width")
+        size = SIZES.get(preset or "")
+        if size and width is not None and (width, value) != size:
+            raise ValueError(
+                f"height={value} and width={width} contradict resolution {preset!r}: "
+                "leave them out, or set resolution to 'custom'"
+            )
+        return value
+
+    @field_validator("tile_size", "tile_stride")
+    @classmethod
+    def _tile(cls, value: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        if not all(4 <= side <= 256 for side in value):
+            raise ValueError(f"{info.field_name}={value}: each side must be from 4 to 256")
+        return value
+
+    @field_validator("tile_stride")
+    @classmethod
+    def _stride_below_size(cls, value: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        size = info.data.get("tile_size")
+        if size and not all(step < side for step, side in zip(value, size, strict=True)):
+            raise ValueError(f"tile_stride={value} must be smaller than tile_size={size}")
+        return value
+
+
+def _in_grid(name: str, value: int, *, step: int, offset: int, low: int, high: int) -> None:
+    """Accept offset + step·n in [low, high]; else name the nearest such values."""
+    if low <= value <= high and value % step == offset:
+        return
+    inside = min(max(value, low), high)
+    below = inside - (inside - offset) % step
+    nearest = sorted({max(below, low), min(below + step, high) if inside != below else below})
+    rule = f"a multiple of {step}" if offset == 0 else f"{step}n + {offset}"
+    words = " or ".join(str(n) for n in nearest)
+    raise ValueError(f"{name}={value} must be {rule} from {low} to {high}; nearest: {words}")
+
+
+class I2V(Workflow[I2VParams]):
+    """Image-to-video with Wan 2.2."""
+
+    id: ClassVar[str] = "i2v"
+    title: ClassVar[str] = "Image to video"
+    summary: ClassVar[str] = "A picture and a prompt become a video."
+    params: ClassVar[type[Params]] = I2VParams
+
+    def run(self, params: I2VParams, run: Run) -> None:
+        """Load, encode, denoise, decode, save."""
+        size = (params.width, params.height)
+        # 1. Inputs first: a bad picture must not cost a model load.
+        image = run.image("input_image", params.input_image, size=size, fit=params.fit)
+        end = params.end_image and run.image("end_image", params.end_image, size=size, fit=params.fit)
+        video = params.input_video and run.video(
+            "input_video", params.input_video, size=size, fit=params.fit, frames=params.num_frames
+        )
+        # 2. The pipeline, shared by all jobs with the same spec.
+        spec = PipelineSpec(family="wan_video", model=params.model)
+        pipeline = cast("WanVideo", run.pipeline(spec))
+        # 3. Encode and denoise.
+        run.enter(Stage.ENCODING)
+        latents = pipeline.denoise(
+            run,
+            prompt=params.prompt,
+            negative_prompt=params.negative_prompt,
+            input_image=image,
+            end_image=end or None,
+            input_video=video or None,
+            denoising_strength=params.denoising_strength,
+            seed=cast("int", params.seed),
+            width=params.width,
+            height=params.height,
+            num_frames=params.num_frames,
+            num_inference_steps=params.num_inference_steps,
+            cfg_scale=params.cfg_scale,
+            sigma_shift=params.sigma_shift,
+            switch_dit_boundary=params.switch_dit_boundary,
+            tiled=params.tiled,
+            tile_size=params.tile_size,
+            tile_stride=params.tile_stride,
+        )
+        # 4. Decode, and encode the mp4 as frames come.
+        frames = pipeline.decode(
+            run,
+            latents,
+            tiled=params.tiled,
+            tile_size=params.tile_size,
+            tile_stride=params.tile_stride,
+        )
+        run.save_video(
+            frames, size=size, frames_total=params.num_frames, fps=params.fps, crf=params.crf
+        )

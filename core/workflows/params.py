@@ -1,0 +1,192 @@
+"""What a parameter tells about itself, so that forms, CLI, OpenAPI and checks need no second list.
+
+    steps: int = param(50, tier=ADVANCED, unit="steps", help="More is finer and slower.", ge=1)
+
+The hints travel in the JSON schema under `x-diffbox` and are read from there by every edge.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from core.catalog import MODELS
+from core.errors import InvalidParams, Problem
+
+HINTS: Final = "x-diffbox"
+SEED_MAX: Final = 2**53 - 1
+"""Largest seed: what JavaScript and JSON readers keep exact."""
+
+
+class Tier(StrEnum):
+    """How deep in the form a parameter stands."""
+
+    BASIC = "basic"
+    ADVANCED = "advanced"
+    EXPERT = "expert"
+
+
+Widget = Literal["text", "textarea", "number", "slider", "select", "switch", "image", "video", "seed", "size", "pair"]
+
+
+def param(
+    default: Any = ...,
+    *,
+    tier: Tier,
+    help: str,
+    title: str | None = None,
+    unit: str = "",
+    widget: Widget | None = None,
+    labels: Mapping[str, str] | None = None,
+    when: Mapping[str, Any] | None = None,
+    needs: str | None = None,
+    **constraints: Any,
+) -> Any:
+    """A pydantic Field with hints.
+
+    Args:
+        default: value when left out; `...` makes the parameter required.
+        tier: where the form shows it.
+        help: one sentence for the user.
+        title: the form's label; the name in words when left out.
+        unit: "frames", "px", "steps", …
+        widget: how the form draws it; by type when left out.
+        labels: what a `Literal`'s values are called.
+        when: other parameters and the value they must have for this one to count;
+            the value `True` on a file parameter means "is given".
+        needs: a capability of the model without which this one can't be used.
+        constraints: pydantic's own (`ge`, `le`, `max_length`, …).
+    """
+    hints: dict[str, Any] = {"tier": tier.value}
+    for key, value in (("unit", unit), ("widget", widget), ("needs", needs)):
+        if value:
+            hints[key] = value
+    if labels:
+        hints["labels"] = dict(labels)
+    if when:
+        hints["when"] = dict(when)
+    extra: dict[str, Any] = {HINTS: hints}
+    return Field(default, title=title, description=help, json_schema_extra=extra, **constraints)
+
+
+def hints_of(field: FieldInfo) -> Mapping[str, Any]:
+    """The hints that `param` put on a field; empty for a plain one."""
+    extra = field.json_schema_extra
+    hints = extra.get(HINTS) if isinstance(extra, dict) else None
+    return hints if isinstance(hints, dict) else {}
+
+
+_REFERENCE = re.compile(r"upload:[0-9a-f]{64}|https://\S{1,2000}|data:[a-z]+/[-+.a-z0-9]+;base64,\S+")
+DATA_URI_MAX: Final = 10_000_000
+
+
+def _check_reference(value: str) -> str:
+    if len(value) > DATA_URI_MAX or not _REFERENCE.fullmatch(value):
+        shown = value if len(value) <= 80 else value[:77] + "..."
+        raise ValueError(
+            f"{shown!r} is not a file reference: use upload:<sha256> (as POST /api/uploads answers), "
+            f"an https:// address, or a base64 data: URI of at most {DATA_URI_MAX // 1_000_000} MB"
+        )
+    return value
+
+
+FileRef = Annotated[str, AfterValidator(_check_reference)]
+"""An input file by reference: `upload:<sha256>`, `https://…` or `data:…;base64,…`."""
+
+
+class Params(BaseModel):
+    """A workflow's validated inputs. Frozen; unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    seed: int | None
+
+    def settled(self) -> Self:
+        """The same params with a seed chosen, so that a second attempt makes the same picture."""
+        if self.seed is not None:
+            return self
+        return self.model_copy(update={"seed": secrets.randbelow(2**32)})
+
+    def file_refs(self) -> dict[str, str]:
+        """The file parameters that are given, by name."""
+        names = (n for n, f in type(self).model_fields.items() if _is_file(f))
+        return {name: value for name in names if (value := getattr(self, name))}
+
+
+def _is_file(field: FieldInfo) -> bool:
+    return hints_of(field).get("widget") in {"image", "video"}
+
+
+P = TypeVar("P", bound=Params)
+
+
+def validate(cls: type[P], values: Mapping[str, Any], *, capabilities: frozenset[str]) -> P:
+    """Params from what a person or a program sent, checked against each other and the model.
+
+    Raises:
+        InvalidParams: with one Problem a rejected value.
+    """
+    try:
+        params = cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise _invalid(tuple(_problem(cls, e) for e in error.errors())) from None
+    problems = tuple(_dependency_problems(params, capabilities))
+    if problems:
+        raise _invalid(problems)
+    return params
+
+
+def _invalid(problems: tuple[Problem, ...]) -> InvalidParams:
+    return InvalidParams("; ".join(p.message for p in problems), problems=problems)
+
+
+def _problem(cls: type[Params], error: Any) -> Problem:
+    field = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(field, cls.model_fields, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return Problem(field=field, message=f"{_short(field)} is not a parameter{hint}")
+    if error["type"] == "missing":
+        return Problem(field=field, message=f"{field} is required")
+    text = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return Problem(field=field, message=text if field in text else f"{field}: {text}")
+    text = text[0].lower() + text[1:]
+    return Problem(field=field, message=f"{field}={_short(error['input'])}: {text}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _dependency_problems(params: Params, capabilities: frozenset[str]) -> Iterator[Problem]:
+    for name, field in type(params).model_fields.items():
+        if getattr(params, name) == field.get_default(call_default_factory=True):
+            continue
+        hints = hints_of(field)
+        if (needs := hints.get("needs")) and needs not in capabilities:
+            able = ", ".join(m.id for m in MODELS if needs in m.capabilities) or "none"
+            yield Problem(
+                field=name,
+                message=f"{name} can't be used with model {params.model!r}; models that can: {able}",
+            )
+        for other, wanted in hints.get("when", {}).items():
+            if not _holds(getattr(params, other), wanted):
+                yield Problem(field=name, message=f"{name} counts only {_words(other, wanted)}")
+
+
+def _holds(value: object, wanted: object) -> bool:
+    return bool(value) if wanted is True else value == wanted
+
+
+def _words(other: str, wanted: object) -> str:
+    return f"with {other}" if wanted is True else f"when {other} is {wanted!r}"
