@@ -82,7 +82,9 @@ MODELS: Final[tuple[ModelRef, ...]] = (
                 pattern="models_t5_umt5-xxl-enc-bf16.safetensors",
             ),
             WeightFile(role="vae", repo=_WAN_SAFETENSORS, pattern="Wan2.1_VAE.safetensors"),
-            WeightFile(role="tokenizer", repo="Wan-AI/Wan2.1-T2V-1.3B", pattern="google/umt5-xxl/*"),
+            WeightFile(
+                role="tokenizer", repo="Wan-AI/Wan2.1-T2V-1.3B", pattern="google/umt5-xxl/*"
+            ),
         ),
         capabilities=frozenset({"end_image", "input_video", "two_experts"}),
         licence="Apache-2.0",

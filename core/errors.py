@@ -16,7 +16,7 @@
     ├── WorkerLost             worker_lost           yes    –     runs again elsewhere
     ├── DownloadFailed         download_failed       yes    –     per Download, not per Job
     ├── DeliveryFailed         delivery_failed       yes    –     operator: bucket or network
-    └── ConfigError            config                no     –     stops the start; names the variable
+    └── ConfigError            config                no     –     stops the start; names variable
 
 Anything else is `internal`: a bug, logged with its traceback. HTTP is filled only for what a
 request can raise itself; what happens inside a job arrives as its `failed` event.

@@ -80,9 +80,11 @@ class ProgressMeter:
         fresh = done - self.step_index
         if fresh > 0:
             took = (now - self._stepped) / fresh
-            # The first step carries one-off costs (kernels, allocation): drop it once a second is there.
-            mean = took if self._timed_steps <= 1 or self._step_s is None else (
-                self._step_s + _SMOOTHING * (took - self._step_s)
+            # The first step carries one-off costs (kernels, allocation): the second replaces it.
+            mean = (
+                took
+                if self._timed_steps <= 1 or self._step_s is None
+                else (self._step_s + _SMOOTHING * (took - self._step_s))
             )
             self._step_s, self._stepped = mean, now
             self._timed_steps += 1

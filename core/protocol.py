@@ -119,7 +119,7 @@ class Started(_JobEvent):
 
 
 class Progress(_JobEvent):
-    """Where the run is. `fraction` is of the whole job, in [0, 1], and never falls in one attempt."""
+    """Where the run is. `fraction` is of the whole job, 0 to 1, and never falls in an attempt."""
 
     type: Literal["progress"] = "progress"
     stage: Stage
@@ -190,6 +190,14 @@ class Device(_Wire):
     name: str
     memory_total_bytes: int
     memory_free_bytes: int
+
+
+class EngineState(_Wire):
+    """What an engine can do: ids of the models whose weights are here, and on what it runs."""
+
+    models: tuple[str, ...] = ()
+    device: Device
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class WorkerState(_Wire):

@@ -126,11 +126,9 @@ class Run:
                 raise RuntimeError(f"{info.frames} frames were decoded, expected {frames_total}")
             stored = file.commit()
         with self._storage.new_file(self.job, f"{name}.webp") as file:
-            media.write_poster(file.path, info.first_frame, metadata=metadata)
+            media.write_poster(file.path, info)
             poster = file.commit()
-        video = stored.artifact(
-            "video", "video/mp4", size=size, frames=info.frames, fps=float(fps)
-        )
+        video = stored.artifact("video", "video/mp4", size=size, frames=info.frames, fps=float(fps))
         self.artifacts += [video, poster.artifact("image", "image/webp", size=info.poster_size)]
         return video
 

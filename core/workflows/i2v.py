@@ -14,12 +14,15 @@ from core.catalog import AUTO
 from core.protocol import Stage
 from core.run import Run
 from core.workflows.base import PipelineSpec, Workflow
-from core.workflows.params import SEED_MAX, FileRef, Params, Tier, param
+from core.workflows.params import SEED_MAX, FileRef, Grid, Params, Tier, param
 
 if TYPE_CHECKING:
     from core.pipelines.wan_video import WanVideo
 
 BASIC, ADVANCED, EXPERT = Tier.BASIC, Tier.ADVANCED, Tier.EXPERT
+
+SIDE: Final = Grid(step=16, offset=0, low=64, high=1920)
+FRAMES: Final = Grid(step=4, offset=1, low=5, high=241)
 
 Resolution = Literal[
     "480x832", "832x480", "720x1280", "1280x720", "624x624", "256x256", "144x256", "custom"
@@ -78,10 +81,20 @@ class I2VParams(Params):
         "480x832", tier=BASIC, help="Size of the video.", labels=_SIZE_LABELS
     )
     width: int = param(
-        832, tier=BASIC, unit="px", help="Multiple of 16.", when={"resolution": "custom"}
+        832,
+        tier=BASIC,
+        unit="px",
+        help="Multiple of 16.",
+        when={"resolution": "custom"},
+        grid=SIDE,
     )
     height: int = param(
-        480, tier=BASIC, unit="px", help="Multiple of 16.", when={"resolution": "custom"}
+        480,
+        tier=BASIC,
+        unit="px",
+        help="Multiple of 16.",
+        when={"resolution": "custom"},
+        grid=SIDE,
     )
     model: str = param(
         AUTO, tier=ADVANCED, help="The weights that make the video.", widget="select"
@@ -92,6 +105,7 @@ class I2VParams(Params):
         unit="frames",
         title="Frames",
         help="Length: 4n + 1 frames. Wan 2.2 is trained on 81.",
+        grid=FRAMES,
     )
     fps: int = param(
         16,
@@ -115,7 +129,7 @@ class I2VParams(Params):
         5.0,
         tier=ADVANCED,
         title="Guidance",
-        help="How strictly the prompt is followed. 1 is twice as fast and ignores the negative prompt.",
+        help="How strictly the prompt is followed. 1 takes half the time.",
         ge=1.0,
         le=20.0,
     )
@@ -210,14 +224,12 @@ class I2VParams(Params):
     @field_validator("width", "height")
     @classmethod
     def _multiple_of_16(cls, value: int, info: ValidationInfo) -> int:
-        _in_grid(str(info.field_name), value, step=16, offset=0, low=64, high=1920)
-        return value
+        return SIDE.check(str(info.field_name), value)
 
     @field_validator("num_frames")
     @classmethod
     def _four_n_plus_one(cls, value: int) -> int:
-        _in_grid("num_frames", value, step=4, offset=1, low=5, high=241)
-        return value
+        return FRAMES.check("num_frames", value)
 
     @field_validator("height")
     @classmethod
@@ -247,18 +259,6 @@ class I2VParams(Params):
         return value
 
 
-def _in_grid(name: str, value: int, *, step: int, offset: int, low: int, high: int) -> None:
-    """Accept offset + step·n in [low, high]; else name the nearest such values."""
-    if low <= value <= high and value % step == offset:
-        return
-    inside = min(max(value, low), high)
-    below = inside - (inside - offset) % step
-    nearest = sorted({max(below, low), min(below + step, high) if inside != below else below})
-    rule = f"a multiple of {step}" if offset == 0 else f"{step}n + {offset}"
-    words = " or ".join(str(n) for n in nearest)
-    raise ValueError(f"{name}={value} must be {rule} from {low} to {high}; nearest: {words}")
-
-
 class I2V(Workflow[I2VParams]):
     """Image-to-video with Wan 2.2."""
 
@@ -272,7 +272,9 @@ class I2V(Workflow[I2VParams]):
         size = (params.width, params.height)
         # 1. Inputs first: a bad picture must not cost a model load.
         image = run.image("input_image", params.input_image, size=size, fit=params.fit)
-        end = params.end_image and run.image("end_image", params.end_image, size=size, fit=params.fit)
+        end = params.end_image and run.image(
+            "end_image", params.end_image, size=size, fit=params.fit
+        )
         video = params.input_video and run.video(
             "input_video", params.input_video, size=size, fit=params.fit, frames=params.num_frames
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -33,7 +34,46 @@ class Tier(StrEnum):
     EXPERT = "expert"
 
 
-Widget = Literal["text", "textarea", "number", "slider", "select", "switch", "image", "video", "seed", "size", "pair"]
+Widget = Literal[
+    "text",
+    "textarea",
+    "number",
+    "slider",
+    "select",
+    "switch",
+    "image",
+    "video",
+    "seed",
+    "size",
+    "pair",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Whole numbers `offset + step·n` in [low, high]."""
+
+    step: int
+    offset: int
+    low: int
+    high: int
+
+    def check(self, name: str, value: int) -> int:
+        """The value itself.
+
+        Raises:
+            ValueError: not on the grid; names the nearest values that are.
+        """
+        if self.low <= value <= self.high and value % self.step == self.offset:
+            return value
+        inside = min(max(value, self.low), self.high)
+        below = inside - (inside - self.offset) % self.step
+        above = min(below + self.step, self.high) if inside != below else below
+        words = " or ".join(str(n) for n in sorted({max(below, self.low), above}))
+        rule = f"{self.step}n + {self.offset}" if self.offset else f"a multiple of {self.step}"
+        raise ValueError(
+            f"{name}={value} must be {rule} from {self.low} to {self.high}; nearest: {words}"
+        )
 
 
 def param(
@@ -47,6 +87,7 @@ def param(
     labels: Mapping[str, str] | None = None,
     when: Mapping[str, Any] | None = None,
     needs: str | None = None,
+    grid: Grid | None = None,
     **constraints: Any,
 ) -> Any:
     """A pydantic Field with hints.
@@ -62,6 +103,7 @@ def param(
         when: other parameters and the value they must have for this one to count;
             the value `True` on a file parameter means "is given".
         needs: a capability of the model without which this one can't be used.
+        grid: the values that the form steps through; a validator has to check them.
         constraints: pydantic's own (`ge`, `le`, `max_length`, …).
     """
     hints: dict[str, Any] = {"tier": tier.value}
@@ -72,6 +114,8 @@ def param(
         hints["labels"] = dict(labels)
     if when:
         hints["when"] = dict(when)
+    if grid:
+        hints["grid"] = asdict(grid)
     extra: dict[str, Any] = {HINTS: hints}
     return Field(default, title=title, description=help, json_schema_extra=extra, **constraints)
 
@@ -83,7 +127,9 @@ def hints_of(field: FieldInfo) -> Mapping[str, Any]:
     return hints if isinstance(hints, dict) else {}
 
 
-_REFERENCE = re.compile(r"upload:[0-9a-f]{64}|https://\S{1,2000}|data:[a-z]+/[-+.a-z0-9]+;base64,\S+")
+_REFERENCE = re.compile(
+    r"upload:[0-9a-f]{64}|https://\S{1,2000}|data:[a-z]+/[-+.a-z0-9]+;base64,\S+"
+)
 DATA_URI_MAX: Final = 10_000_000
 
 
@@ -91,7 +137,7 @@ def _check_reference(value: str) -> str:
     if len(value) > DATA_URI_MAX or not _REFERENCE.fullmatch(value):
         shown = value if len(value) <= 80 else value[:77] + "..."
         raise ValueError(
-            f"{shown!r} is not a file reference: use upload:<sha256> (as POST /api/uploads answers), "
+            f"{shown!r} is not a file reference: use upload:<sha256> (from POST /api/uploads), "
             f"an https:// address, or a base64 data: URI of at most {DATA_URI_MAX // 1_000_000} MB"
         )
     return value
@@ -175,10 +221,8 @@ def _dependency_problems(params: Params, capabilities: frozenset[str]) -> Iterat
         hints = hints_of(field)
         if (needs := hints.get("needs")) and needs not in capabilities:
             able = ", ".join(m.id for m in MODELS if needs in m.capabilities) or "none"
-            yield Problem(
-                field=name,
-                message=f"{name} can't be used with model {params.model!r}; models that can: {able}",
-            )
+            message = f"{name} can't be used with model {params.model!r}; models that can: {able}"
+            yield Problem(field=name, message=message)
         for other, wanted in hints.get("when", {}).items():
             if not _holds(getattr(params, other), wanted):
                 yield Problem(field=name, message=f"{name} counts only {_words(other, wanted)}")

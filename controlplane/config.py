@@ -1,0 +1,164 @@
+"""Settings of the control plane, read once from the environment.
+
+A bad value stops the start with the variable's name; `secrets.py` makes what must be made.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from core.config import CoreConfig, Env, core_fields
+from core.errors import ConfigError
+
+BackendName = Literal["valkey", "memory"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings(CoreConfig):
+    """What the control plane was told; defaults suit one person on one computer."""
+
+    host: str = "127.0.0.1"
+    """DIFFBOX_HOST: address to listen on. Any but a loopback one needs a password."""
+    port: int = 8080
+    """DIFFBOX_PORT: TCP port; 0 takes a free one."""
+    password: str = ""
+    """DIFFBOX_PASSWORD: opens the page, and is the API's bearer token; "" is open to loopback."""
+    public_hosts: tuple[str, ...] = ()
+    """DIFFBOX_PUBLIC_HOSTS (by commas): names under which browsers may reach us through a proxy,
+    besides localhost and the bound address. On a RunPod pod its proxy's name is added."""
+    pod_id: str = ""
+    """RUNPOD_POD_ID: set on a RunPod pod, which is public, so a password is needed."""
+    backend: BackendName = "valkey"
+    """DIFFBOX_BACKEND: where jobs run: workers on a Valkey queue, or a child of this process."""
+    valkey_url: str = ""
+    """DIFFBOX_VALKEY_URL: redis://, rediss:// or unix:// address; "" is the embedded server."""
+    valkey_port: int | None = None
+    """DIFFBOX_VALKEY_PORT: loopback TCP port of the embedded server; None is a unix socket."""
+    worker_count: int = 1
+    """DIFFBOX_WORKER_COUNT: how many workers `diffbox up` starts, one a GPU."""
+    python_path: str = sys.executable
+    """DIFFBOX_PYTHON_PATH: interpreter of the processes that run jobs."""
+    engine: str = "handler.compose:build_engine"
+    """DIFFBOX_ENGINE: "package.module:function" that builds the engine in its own process."""
+    lane_length: int = 1000
+    """DIFFBOX_LANE_LENGTH: jobs that a lane holds, waiting and running, before it answers 429."""
+    image_max_bytes: int = 64_000_000
+    """DIFFBOX_IMAGE_MAX_MB (in MB): largest picture that may be uploaded."""
+    video_max_bytes: int = 512_000_000
+    """DIFFBOX_VIDEO_MAX_MB (in MB): largest video that may be uploaded."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only programs on this computer can connect."""
+        return not self.pod_id and _is_loopback(self.host)
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Names that a request's Host header may have, lower case, without the port."""
+        own = {"localhost", "127.0.0.1", "::1"}
+        if self.host not in {"0.0.0.0", "::"}:
+            own.add(self.host.strip("[]").lower())
+        return frozenset(own | set(self.public_hosts))
+
+
+def load_settings(env: Env | None = None) -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        ConfigError: a value is wrong; the message names the variable.
+    """
+    env = env or Env()
+    port = env.integer("DIFFBOX_PORT", 8080, low=0, high=65535)
+    pod_id = env.text("RUNPOD_POD_ID")
+    valkey_port = env.integer("DIFFBOX_VALKEY_PORT", 0, low=0, high=65535)
+    return Settings(
+        **core_fields(env),
+        host=_host(env),
+        port=port,
+        password=env.text("DIFFBOX_PASSWORD"),
+        public_hosts=_public_hosts(env, pod_id, port),
+        pod_id=pod_id,
+        backend=_backend(env),
+        valkey_url=_valkey_url(env),
+        valkey_port=valkey_port or None,
+        worker_count=env.integer("DIFFBOX_WORKER_COUNT", 1, low=0, high=64),
+        python_path=_python(env),
+        engine=_engine(env),
+        lane_length=env.integer("DIFFBOX_LANE_LENGTH", 1000, low=1, high=100_000),
+        image_max_bytes=env.integer("DIFFBOX_IMAGE_MAX_MB", 64, low=1, high=10_000) * 1_000_000,
+        video_max_bytes=env.integer("DIFFBOX_VIDEO_MAX_MB", 512, low=1, high=100_000) * 1_000_000,
+    )
+
+
+def _host(env: Env) -> str:
+    host = env.text("DIFFBOX_HOST", "127.0.0.1")
+    if "/" in host or ":" in host.strip("[]").replace("::", "") and not _is_address(host):
+        raise ConfigError(f"DIFFBOX_HOST={host!r} is not an address such as 127.0.0.1 or 0.0.0.0")
+    return host.strip("[]")
+
+
+def _public_hosts(env: Env, pod_id: str, port: int) -> tuple[str, ...]:
+    names = [name.strip().lower() for name in env.text("DIFFBOX_PUBLIC_HOSTS").split(",")]
+    for name in filter(None, names):
+        if "/" in name or urlsplit(f"//{name}").hostname != name.strip("[]"):
+            raise ConfigError(
+                f"DIFFBOX_PUBLIC_HOSTS: {name!r} is not a host name: leave out https:// and port"
+            )
+    if pod_id:
+        names.append(f"{pod_id.lower()}-{port}.proxy.runpod.net")
+    return tuple(dict.fromkeys(name.strip("[]") for name in names if name))
+
+
+def _backend(env: Env) -> BackendName:
+    chosen = env.choice("DIFFBOX_BACKEND", "valkey", ("valkey", "memory", "runpod"))
+    if chosen == "runpod":
+        raise ConfigError(
+            "DIFFBOX_BACKEND='runpod': this version can't send jobs to RunPod; "
+            "use valkey or memory"
+        )
+    return cast("BackendName", chosen)
+
+
+def _valkey_url(env: Env) -> str:
+    url = env.text("DIFFBOX_VALKEY_URL")
+    parts = urlsplit(url)
+    if url and (parts.scheme not in {"redis", "rediss", "unix"} or not (parts.netloc + parts.path)):
+        # The URL may hold a password, so only its scheme is shown.
+        raise ConfigError(
+            f"DIFFBOX_VALKEY_URL begins with {parts.scheme + ':' if parts.scheme else 'no scheme'};"
+            " use redis://host:port, rediss://host:port or unix:///path/valkey.sock"
+        )
+    return url
+
+
+def _python(env: Env) -> str:
+    python = env.text("DIFFBOX_PYTHON_PATH", sys.executable)
+    if os.sep in python and not os.access(Path(python).expanduser(), os.X_OK):
+        raise ConfigError(f"DIFFBOX_PYTHON_PATH={python!r} is not a program that can be run")
+    return str(Path(python).expanduser()) if os.sep in python else python
+
+
+def _engine(env: Env) -> str:
+    path = env.text("DIFFBOX_ENGINE", "handler.compose:build_engine")
+    module, _, name = path.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"DIFFBOX_ENGINE={path!r} is not of the form package.module:function")
+    return path
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

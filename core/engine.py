@@ -1,0 +1,171 @@
+"""Engine: owns the device, holds one loaded pipeline, runs one job at a time.
+
+    run(job) = read params → Run → workflow.run → completed | failed | cancelled
+
+It never raises: whatever happens becomes the job's one terminal event. One of the two places
+with a broad `except` (the other is the API).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from core import catalog
+from core.config import CoreConfig
+from core.errors import DiffboxError, JobCancelled
+from core.fetch import Inputs
+from core.progress import ProgressMeter, tail_share
+from core.protocol import (
+    Cancelled,
+    Completed,
+    Device,
+    EngineState,
+    Event,
+    Job,
+    Progress,
+    TerminalEvent,
+    failed,
+)
+from core.run import Run
+from core.storage import LocalStorage
+from core.workflows import workflow
+from core.workflows.base import PipelineSpec
+
+log = logging.getLogger(__name__)
+
+FATAL_CODES: Final = frozenset({"internal", "out_of_memory"})
+"""After these the pipeline is dropped: what it holds may be broken or fill the device."""
+
+
+class LoadedPipeline(Protocol):
+    """What an adapter in core.pipelines offers the engine; its workflows know the rest."""
+
+    provenance: dict[str, Any]
+    """Models (revisions, file hashes) and versions, for the metadata of outputs."""
+
+    def release(self) -> None:
+        """Drop the weights and give the memory back."""
+
+    def recover(self) -> None:
+        """Bring the pipeline back to rest after an exception in the middle of a run."""
+
+
+class Engine:
+    """Runs jobs on one device.
+
+    Args:
+        load: makes the pipeline for a spec; tells progress on the run it is loaded for.
+        config: the three folders.
+        device: what it runs on, for the workers' list.
+        versions: what is installed, for the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[PipelineSpec, Run], LoadedPipeline],
+        config: CoreConfig,
+        device: Device,
+        versions: dict[str, str],
+    ) -> None:
+        self._load = load
+        self._config = config
+        self._device = device
+        self._versions = versions
+        self._storage = LocalStorage(config.outputs_dir)
+        self._loaded: tuple[PipelineSpec, LoadedPipeline] | None = None
+        self._tail_shares: dict[str, float] = {}
+
+    def state(self) -> EngineState:
+        """What this engine can do now."""
+        ready = [m.id for m in catalog.MODELS if catalog.is_ready(m, self._config.models_dir)]
+        return EngineState(models=tuple(ready), device=self._device, versions=self._versions)
+
+    def run(
+        self, job: Job, emit: Callable[[Event], None], cancelled: Callable[[], bool]
+    ) -> TerminalEvent:
+        """Do the job; `emit` takes its progress, the terminal event is returned.
+
+        Args:
+            job: what to do.
+            emit: called from this thread.
+            cancelled: asked often; once True the job ends as `cancelled`.
+        """
+        started = time.monotonic()
+        meter = self._meter(job)
+        try:
+            run = self._new_run(job, emit, cancelled, meter)
+            recipe = workflow(job.workflow)
+            params = recipe.read(job.params)
+            self._storage.sweep(job)
+            recipe.run(params, run)
+        except JobCancelled:
+            self._recover()
+            return Cancelled(job_id=job.id)
+        except DiffboxError as error:
+            log.warning("job %s failed: %s", job.id, error.message)
+            self._recover(drop=error.code in FATAL_CODES)
+            return failed(job.id, error)
+        except Exception as error:
+            log.exception("job %s failed", job.id)
+            self._recover(drop=True)
+            return failed(job.id, error)
+        metrics = self._metrics(job, meter, time.monotonic() - started)
+        return Completed(job_id=job.id, artifacts=tuple(run.artifacts), metrics=metrics)
+
+    def close(self) -> None:
+        """Drop the loaded pipeline."""
+        if self._loaded:
+            self._loaded[1].release()
+            self._loaded = None
+
+    def _new_run(
+        self,
+        job: Job,
+        emit: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+        meter: ProgressMeter,
+    ) -> Run:
+        return Run(
+            job,
+            emit=emit,
+            cancelled=cancelled,
+            load=self._pipeline,
+            inputs=Inputs(self._config),
+            storage=self._storage,
+            meter=meter,
+        )
+
+    def _pipeline(self, spec: PipelineSpec, run: Run) -> LoadedPipeline:
+        """The loaded pipeline when the spec is the same, else a new one in its place."""
+        if self._loaded and self._loaded[0] == spec:
+            return self._loaded[1]
+        self.close()
+        pipeline = self._load(spec, run)
+        self._loaded = (spec, pipeline)
+        return pipeline
+
+    def _recover(self, *, drop: bool = False) -> None:
+        if not self._loaded:
+            return
+        try:
+            self._loaded[1].recover()
+        except Exception:
+            log.exception("the pipeline did not recover and is dropped")
+            drop = True
+        if drop:
+            self.close()
+
+    def _meter(self, job: Job) -> ProgressMeter:
+        share = self._tail_shares.get(job.workflow)
+        return ProgressMeter() if share is None else ProgressMeter(tail_share=share)
+
+    def _metrics(self, job: Job, meter: ProgressMeter, total_s: float) -> dict[str, Any]:
+        seconds = meter.finish()
+        if (share := tail_share(seconds)) is not None:
+            self._tail_shares[job.workflow] = share
+        stages = {stage.value: round(spent, 3) for stage, spent in seconds.items()}
+        return {"total_s": round(total_s, 3), "stages_s": stages, "seed": job.params.get("seed")}

@@ -1,0 +1,96 @@
+"""The child that holds the engine: `python -m core.engine_child FD PARENT_PID FACTORY`.
+
+Started by core.engine_process only. The main thread runs jobs; a second one reads the parent's
+messages, so that a cancel is seen while a job runs, and ends the process when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from core.engine_process import JsonLines
+from core.errors import ConfigError
+from core.protocol import Job
+
+if TYPE_CHECKING:
+    from core.engine import Engine
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str]) -> None:
+    """Build the engine, tell that it is ready, run jobs until told to end."""
+    fd, parent_pid, factory = int(argv[0]), int(argv[1]), argv[2]
+    _die_with_parent(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    lines = JsonLines(socket.socket(fileno=fd))
+    inbox = _Inbox(lines)
+    threading.Thread(target=inbox.read, name="inbox", daemon=True).start()
+    try:
+        engine = _build(factory)
+    except ConfigError as error:
+        lines.send(json.dumps({"type": "config_error", "message": error.message}))
+        return
+    lines.send(json.dumps({"type": "ready", "state": engine.state().model_dump(mode="json")}))
+    while (job := inbox.jobs.get()) is not None:
+        terminal = engine.run(
+            job,
+            emit=lambda event: lines.send(event.model_dump_json()),
+            cancelled=lambda job_id=job.id: job_id in inbox.cancelled,  # type: ignore[misc]
+        )
+        inbox.cancelled.clear()
+        lines.send(terminal.model_dump_json())
+    engine.close()
+
+
+class _Inbox:
+    """Jobs and cancels as the parent sends them."""
+
+    def __init__(self, lines: JsonLines) -> None:
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.cancelled: set[str] = set()
+        self._lines = lines
+
+    def read(self) -> None:
+        """Runs in its own thread until the parent says exit, or is gone."""
+        while True:
+            try:
+                line = self._lines.receive(None)
+            except (EOFError, OSError):
+                os._exit(0)  # nobody is left to work for; the job is redelivered elsewhere
+            message: dict[str, Any] = json.loads(line or "{}")
+            if message.get("type") == "job":
+                self.jobs.put(Job.model_validate(message["job"]))
+            elif message.get("type") == "cancel":
+                self.cancelled.add(message["job_id"])
+            elif message.get("type") == "exit":
+                self.jobs.put(None)
+
+
+def _build(factory: str) -> Engine:
+    module, _, name = factory.partition(":")
+    build: Any = getattr(importlib.import_module(module), name)
+    engine: Engine = build()
+    return engine
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """SIGKILL when the parent dies; it may have died before this call."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,58 @@
+"""Settings of a worker process: where its queue is, how it holds jobs, and which engine it runs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from core.config import CoreConfig, Env, core_fields
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerConfig(CoreConfig):
+    """What `handler.pod` is told by the environment.
+
+    Attributes:
+        worker_id: unique among the workers of one queue (DIFFBOX_WORKER_ID; host name and
+            process id when not set).
+        valkey_url: the queue's address (DIFFBOX_VALKEY_URL).
+        lease_s: a job whose worker was silent for so long is given to another one.
+        beat_s: how often the worker renews its lease; at most a third of it.
+        grace_s: how long a cancelled job may take to end by itself before its process is killed.
+        max_crashes: a job that has cost so many workers is not tried again.
+        engine: the engine's factory, "package.module:function" (DIFFBOX_ENGINE).
+    """
+
+    worker_id: str
+    valkey_url: str = "redis://127.0.0.1:6379/0"
+    lease_s: float = 30.0
+    beat_s: float = 5.0
+    grace_s: float = 10.0
+    max_crashes: int = 3
+    engine: str = "handler.compose:build_engine"
+
+
+def from_env(values: Mapping[str, str] | None = None, *, pid: int = 0) -> WorkerConfig:
+    """The worker's settings from the environment.
+
+    Args:
+        values: variables to read instead of the process's own.
+        pid: makes the default worker id unique on this host.
+
+    Raises:
+        ConfigError: a variable is set to something unusable; the message names it.
+    """
+    env = Env(values)
+    lease_s = env.seconds("DIFFBOX_LEASE_S", 30.0, low=3.0)
+    beat_s = env.seconds("DIFFBOX_BEAT_S", min(5.0, lease_s / 6), low=0.1)
+    return WorkerConfig(
+        **core_fields(env),
+        worker_id=env.text("DIFFBOX_WORKER_ID", f"{socket.gethostname()}-{pid}"),
+        valkey_url=env.text("DIFFBOX_VALKEY_URL", "redis://127.0.0.1:6379/0"),
+        lease_s=lease_s,
+        beat_s=beat_s,
+        grace_s=env.seconds("DIFFBOX_GRACE_S", 10.0),
+        max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
+        engine=env.text("DIFFBOX_ENGINE", "handler.compose:build_engine"),
+    )

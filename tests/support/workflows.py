@@ -1,0 +1,153 @@
+"""Workflows without weights, for tests of everything around the engine.
+
+Put in with DIFFBOX_WORKFLOWS="tests.support.workflows:Noop,…".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from core.catalog import AUTO, ModelRef
+from core.errors import JobCancelled, OutOfMemory, StorageFailed
+from core.protocol import Stage
+from core.run import Run
+from core.workflows.base import Workflow
+from core.workflows.params import FileRef, Params, Tier, param
+
+
+class NothingParams(Params):
+    """Only what every workflow has."""
+
+    model: str = param(AUTO, tier=Tier.ADVANCED, help="Unused.")
+    seed: int | None = param(None, tier=Tier.BASIC, help="Unused.", ge=0)
+    prompt: str = param("", tier=Tier.BASIC, help="A label.", max_length=10_000)
+    input_image: FileRef | None = param(None, tier=Tier.BASIC, help="Unused.", widget="image")
+    seconds: float = param(0.0, tier=Tier.BASIC, unit="s", help="How long it takes.", ge=0, le=600)
+    steps: int = param(10, tier=Tier.BASIC, help="Into how many steps.", ge=1, le=1000)
+
+
+class _Fake(Workflow[NothingParams]):
+    params: ClassVar[type[Params]] = NothingParams
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """One row without files."""
+        row = ModelRef(
+            id="fake", title="Fake", family="wan_video", workflows=(self.id,), files=(), demo=True
+        )
+        return (row,)
+
+
+class Noop(_Fake):
+    """Ends at once."""
+
+    id = "noop"
+    title = "No-op"
+    summary = "Does nothing."
+
+    def run(self, params: NothingParams, run: Run) -> None:
+        """Nothing."""
+
+
+class Sleeper(_Fake):
+    """Takes `seconds`, in `steps`, with progress; ends on cancel; saves a small video."""
+
+    id = "sleeper"
+    title = "Sleeper"
+    summary = "Takes time."
+
+    def run(self, params: NothingParams, run: Run) -> None:
+        """Wait in steps."""
+        run.enter(Stage.DENOISING, params.steps)
+        pause = threading.Event()
+        for done in range(1, params.steps + 1):
+            pause.wait(params.seconds / params.steps)
+            run.step(done)
+        frames = (np.full((32, 32, 3), 20 * i, np.uint8) for i in range(5))
+        run.enter(Stage.DECODING)
+        run.save_video(frames, size=(32, 32), frames_total=5, fps=8, crf=30)
+
+
+class Raiser(_Fake):
+    """Fails: the prompt says how (a DiffboxError's code, or anything for a bug)."""
+
+    id = "raiser"
+    title = "Raiser"
+    summary = "Fails."
+
+    def run(self, params: NothingParams, run: Run) -> None:
+        """Raise."""
+        if params.prompt == "out_of_memory":
+            raise OutOfMemory("too little memory")
+        if params.prompt == "storage_failed":
+            raise StorageFailed("the disk is full")
+        raise RuntimeError("a bug")
+
+
+class Crasher(_Fake):
+    """Kills its own process, `seconds` after the start; with a path as prompt only the first time.
+
+    The path is a marker file: when it exists, the job completes.
+    """
+
+    id = "crasher"
+    title = "Crasher"
+    summary = "Dies."
+
+    def run(self, params: NothingParams, run: Run) -> None:
+        """Die."""
+        if params.prompt:
+            marker = Path(params.prompt)
+            if marker.exists():
+                return
+            marker.touch()
+        threading.Event().wait(params.seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Deaf(_Fake):
+    """Takes `seconds` and does not listen to cancel."""
+
+    id = "deaf"
+    title = "Deaf"
+    summary = "Ignores cancel."
+
+    def run(self, params: NothingParams, run: Run) -> None:
+        """Wait, whatever happens."""
+        run.enter(Stage.DENOISING, 1)
+        end = time.monotonic() + params.seconds
+        while time.monotonic() < end:
+            try:
+                run.check()
+            except JobCancelled:
+                pass
+            threading.Event().wait(0.05)
+
+
+class GilHolder(_Fake):
+    """Holds the GIL for `seconds` in one C call."""
+
+    id = "gilholder"
+    title = "GIL holder"
+    summary = "Blocks all threads of its process."
+
+    def run(self, params: NothingParams, run: Run) -> None:
+        """Sleep in C through PyDLL, which, unlike CDLL, keeps the GIL."""
+        run.enter(Stage.DENOISING, 1)
+        ctypes.PyDLL(None).usleep(round(params.seconds * 1_000_000))
+        run.step(1)
+
+
+ALL = ",".join(
+    f"tests.support.workflows:{cls.__name__}"
+    for cls in (Noop, Sleeper, Raiser, Crasher, Deaf, GilHolder)
+)
+"""Value for DIFFBOX_WORKFLOWS."""
