@@ -47,7 +47,7 @@ class Workflow(ABC, Generic[P]):
             InvalidParams: with one Problem a rejected value.
         """
         row = self.choose(raw.get("model", catalog.AUTO), ready)
-        values = {**row.defaults, **raw, "model": row.id}
+        values = {**self._params.layered(row.defaults, raw), "model": row.id}
         return validate(self._params, values, capabilities=row.capabilities).settled()
 
     def read(self, stored: Mapping[str, Any]) -> P:

@@ -86,6 +86,7 @@ def param(
     widget: Widget | None = None,
     labels: Mapping[str, str] | None = None,
     when: Mapping[str, Any] | None = None,
+    derived: bool = False,
     needs: str | None = None,
     grid: Grid | None = None,
     **constraints: Any,
@@ -102,6 +103,8 @@ def param(
         labels: what a `Literal`'s values are called.
         when: other parameters and the value they must have for this one to count;
             the value `True` on a file parameter means "is given".
+        derived: where `when` does not hold, the value follows from those other parameters
+            and is shown, but can't be chosen.
         needs: a capability of the model without which this one can't be used.
         grid: the values that the form steps through; a validator has to check them.
         constraints: pydantic's own (`ge`, `le`, `max_length`, …).
@@ -114,6 +117,8 @@ def param(
         hints["labels"] = dict(labels)
     if when:
         hints["when"] = dict(when)
+    if derived:
+        hints["derived"] = True
     if grid:
         hints["grid"] = asdict(grid)
     extra: dict[str, Any] = {HINTS: hints}
@@ -154,6 +159,11 @@ class Params(BaseModel):
 
     model: str
     seed: int | None
+
+    @classmethod
+    def layered(cls, defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """What was sent, laid over a model's defaults."""
+        return {**defaults, **raw}
 
     def settled(self) -> Self:
         """The same params with a seed chosen, so that a second attempt makes the same picture."""
@@ -224,7 +234,7 @@ def _dependency_problems(params: Params, capabilities: frozenset[str]) -> Iterat
             message = f"{name} can't be used with model {params.model!r}; models that can: {able}"
             yield Problem(field=name, message=message)
         for other, wanted in hints.get("when", {}).items():
-            if not _holds(getattr(params, other), wanted):
+            if not hints.get("derived") and not _holds(getattr(params, other), wanted):
                 yield Problem(field=name, message=f"{name} counts only {_words(other, wanted)}")
 
 

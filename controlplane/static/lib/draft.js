@@ -1,0 +1,49 @@
+// What the user has typed, per workflow and tab: survives reloads and restarts of the server.
+
+import { reactive, watch } from "vue";
+
+const SAVE_MS = 150;
+const TIER_KEY = "diffbox.tier"; // a taste, so it is shared by all tabs
+const drafts = {};
+
+const keyOf = (workflow) => `diffbox.draft.${workflow}`;
+
+function stored(workflow) {
+  try {
+    return JSON.parse(sessionStorage.getItem(keyOf(workflow))) ?? {};
+  } catch {
+    return {}; // an older version's or somebody's edit: begin anew
+  }
+}
+
+// {values: only what was touched, files: what is known about each file reference, keepSeed}
+export function draft(workflow) {
+  if (!drafts[workflow]) {
+    const kept = stored(workflow);
+    const state = reactive({
+      values: kept.values ?? {},
+      files: kept.files ?? {},
+      tier: localStorage.getItem(TIER_KEY) ?? "basic",
+      revision: 0, // counts fills from outside, so that the form knows to look again
+    });
+    let timer = 0;
+    const save = () => {
+      clearTimeout(timer);
+      timer = 0;
+      const { values, files } = state;
+      sessionStorage.setItem(keyOf(workflow), JSON.stringify({ values, files }));
+    };
+    watch([() => state.values, () => state.files], () => (timer ||= setTimeout(save, SAVE_MS)), { deep: true });
+    watch(() => state.tier, (tier) => localStorage.setItem(TIER_KEY, tier));
+    window.addEventListener("pagehide", () => timer && save());
+    drafts[workflow] = state;
+  }
+  return drafts[workflow];
+}
+
+// "Use these settings": the job's params become the draft.
+export function fill(workflow, params) {
+  const state = draft(workflow);
+  state.values = { ...params };
+  state.revision += 1;
+}

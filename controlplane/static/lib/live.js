@@ -1,0 +1,162 @@
+// What runs, live: one WebSocket a tab, one store that all islands read.
+//
+//   snapshot ──> jobs by id ──patched by messages, guarded by seq──> islands, tab title, live region
+//
+// After every (re)connect the server sends a snapshot, so that nothing is lost by a cut socket.
+
+import { computed, reactive, watchEffect } from "vue";
+import { call, url } from "./api.js";
+import { headline } from "./words.js";
+
+const BACKOFF_MS = { first: 500, most: 8000 };
+const HEALTH_MS = 10_000;
+const KEEP_FINISHED = 200;
+
+export const UNFINISHED = new Set(["queued", "running"]);
+
+export const live = reactive({
+  connected: false,
+  lost: false, // was connected before and is not now
+  synced: false, // a snapshot has come
+  jobs: {}, // id -> JobRecord
+  selected: null, // id of the job on the stage
+  health: null,
+  workflows: {}, // id -> {title, headline}
+  page: "", // the page's name, for the tab's title
+  announcement: "",
+});
+
+// Ids are UUIDv7, so that their order is the order of creation.
+export const newestFirst = computed(() => Object.values(live.jobs).sort((a, b) => (a.id < b.id ? 1 : -1)));
+export const unfinished = computed(() => newestFirst.value.filter((job) => UNFINISHED.has(job.status)));
+export const ahead = (job) => unfinished.value.filter((other) => other.id < job.id).length;
+
+export function put(record) {
+  const known = live.jobs[record.id];
+  if (known && (known.seq ?? 0) > (record.seq ?? 0)) return known;
+  live.jobs[record.id] = { ...record, preview: record.preview ?? known?.preview ?? null, told_at: Date.now() };
+  return live.jobs[record.id];
+}
+
+export async function fetchJob(id) {
+  return put(await call("GET", `/api/jobs/${encodeURIComponent(id)}`));
+}
+
+export async function cancelJob(id) {
+  const known = live.jobs[id];
+  if (known) known.cancel_requested = true;
+  try {
+    const record = await call("DELETE", `/api/jobs/${encodeURIComponent(id)}`);
+    if (record?.id) put(record);
+  } catch (error) {
+    if (known) known.cancel_requested = false;
+    throw error;
+  }
+}
+
+// --- the stage's job -----------------------------------------------------------------------------
+
+export function select(id) {
+  live.selected = id;
+  const here = new URL(location.href);
+  if (id) here.searchParams.set("job", id);
+  else here.searchParams.delete("job");
+  history.replaceState(history.state, "", here);
+}
+
+// --- messages ------------------------------------------------------------------------------------
+
+const patches = {
+  "job:started": (m) => ({
+    status: "running",
+    worker: m.worker,
+    started_at: m.at ?? new Date().toISOString(),
+    progress: { ...m.progress, fraction: 0, stage: "loading", step: 0, steps: 0, eta_s: null },
+  }),
+  "job:progress": (m, job) => ({
+    status: "running",
+    preview: m.preview ?? job.preview,
+    progress: { fraction: m.progress, stage: m.stage_id, step: m.step, steps: m.steps, eta_s: m.eta_s },
+  }),
+  "job:complete": (m) => ({ status: "completed", artifacts: m.artifacts ?? [], metrics: m.metrics ?? {} }),
+  "job:error": (m) => ({
+    status: "failed",
+    error: { code: m.code, message: m.error, retryable: m.retryable, field: m.field ?? null },
+  }),
+  "job:cancelled": () => ({ status: "cancelled" }),
+  "job:requeued": () => ({ status: "queued", worker: null, progress: null }),
+};
+
+function apply(message) {
+  if (message.type === "job:snapshot") {
+    for (const record of message.jobs) put(record);
+    live.synced = true;
+    return;
+  }
+  if (message.job) put(message.job);
+  const patch = patches[message.type];
+  if (!patch) return;
+  const job = live.jobs[message.job_id];
+  if (!job) {
+    fetchJob(message.job_id).catch(() => {}); // gone again, or the next snapshot brings it
+    return;
+  }
+  if (message.seq && job.seq && message.seq <= job.seq) return;
+  const before = job.status;
+  Object.assign(job, patch(message, job), { seq: message.seq ?? job.seq, told_at: Date.now() });
+  if (before !== job.status) changed(job);
+}
+
+const CHANGES = { running: "started", completed: "is ready", failed: "failed", cancelled: "was cancelled" };
+
+function changed(job) {
+  if (!UNFINISHED.has(job.status)) job.finished_at ??= new Date().toISOString();
+  if (CHANGES[job.status]) live.announcement = `${headline(job)} ${CHANGES[job.status]}`;
+  const finished = newestFirst.value.filter((other) => !UNFINISHED.has(other.status));
+  for (const old of finished.slice(KEEP_FINISHED)) if (old.id !== live.selected) delete live.jobs[old.id];
+}
+
+// --- the socket ----------------------------------------------------------------------------------
+
+let backoff = BACKOFF_MS.first;
+let started = false;
+
+function open() {
+  const socket = new WebSocket(url("/ws").replace(/^/, location.origin.replace(/^http/, "ws")));
+  socket.onopen = () => {
+    backoff = BACKOFF_MS.first;
+    live.connected = true;
+    live.lost = false;
+    socket.send(JSON.stringify({ type: "subscribe", job_ids: ["*"] }));
+    checkHealth();
+  };
+  socket.onmessage = (event) => apply(JSON.parse(event.data));
+  socket.onclose = () => {
+    live.lost = live.lost || live.connected;
+    live.connected = false;
+    setTimeout(open, backoff + Math.random() * 300);
+    backoff = Math.min(backoff * 2, BACKOFF_MS.most);
+  };
+}
+
+async function checkHealth() {
+  if (document.hidden) return;
+  try {
+    live.health = await call("GET", "/api/health");
+  } catch (error) {
+    if (error.code === "offline") live.health = null;
+  }
+}
+
+export function start() {
+  if (started) return;
+  started = true;
+  open();
+  setInterval(checkHealth, HEALTH_MS);
+  document.addEventListener("visibilitychange", checkHealth);
+  watchEffect(() => {
+    const running = unfinished.value.find((job) => job.status === "running");
+    const percent = running ? `${Math.floor((running.progress?.fraction ?? 0) * 100)}% · ` : "";
+    document.title = `${percent}${live.page ? live.page + " · " : ""}diffbox`;
+  });
+}
