@@ -5,6 +5,7 @@ picture ──fit──> encode ──> denoise (high, then low expert) ──> 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from pydantic import field_validator, model_validator
@@ -86,6 +87,7 @@ class I2VParams(Params):
         unit="px",
         help="Multiple of 16.",
         when={"resolution": "custom"},
+        derived=True,
         grid=SIDE,
     )
     height: int = param(
@@ -94,6 +96,7 @@ class I2VParams(Params):
         unit="px",
         help="Multiple of 16.",
         when={"resolution": "custom"},
+        derived=True,
         grid=SIDE,
     )
     model: str = param(
@@ -206,6 +209,14 @@ class I2VParams(Params):
         widget="pair",
         when={"tiled": True},
     )
+
+    @classmethod
+    def layered(cls, defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """A size that was sent replaces a preset that is only the model's default."""
+        values = super().layered(defaults, raw)
+        if "resolution" not in raw and ("width" in raw or "height" in raw):
+            values["resolution"] = "custom"
+        return values
 
     @model_validator(mode="before")
     @classmethod

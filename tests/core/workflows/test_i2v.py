@@ -109,7 +109,7 @@ def test_a_missing_prompt_and_image_are_both_told() -> None:
 
 
 def test_a_tile_without_tiling_is_refused() -> None:
-    assert "when tiled is True" in problem("tile_size", tiled=False, tile_size=[20, 20])
+    assert "counts only with tiled" in problem("tile_size", tiled=False, tile_size=[20, 20])
 
 
 def test_an_emoji_is_a_prompt() -> None:
