@@ -1,6 +1,6 @@
 """Settings of the control plane, read once from the environment.
 
-A bad value stops the start with the variable's name; `secrets.py` makes what must be made.
+A bad value stops the start with the variable's name.
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ class Settings(CoreConfig):
     """DIFFBOX_PYTHON_PATH: interpreter of the processes that run jobs."""
     engine: str = "handler.compose:build_engine"
     """DIFFBOX_ENGINE: "package.module:function" that builds the engine in its own process."""
+    lease_s: float = 30.0
+    """DIFFBOX_LEASE_S: a job whose worker was silent for so long is given to another one."""
+    grace_s: float = 10.0
+    """DIFFBOX_GRACE_S: how long a cancelled job may take to end before its process is killed."""
+    max_crashes: int = 3
+    """DIFFBOX_MAX_CRASHES: a job that has cost so many processes is not tried again."""
     lane_length: int = 1000
     """DIFFBOX_LANE_LENGTH: jobs that a lane holds, waiting and running, before it answers 429."""
     image_max_bytes: int = 64_000_000
@@ -90,6 +96,9 @@ def load_settings(env: Env | None = None) -> Settings:
         worker_count=env.integer("DIFFBOX_WORKER_COUNT", 1, low=0, high=64),
         python_path=_python(env),
         engine=_engine(env),
+        lease_s=env.seconds("DIFFBOX_LEASE_S", 30.0, low=3.0),
+        grace_s=env.seconds("DIFFBOX_GRACE_S", 10.0),
+        max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
         lane_length=env.integer("DIFFBOX_LANE_LENGTH", 1000, low=1, high=100_000),
         image_max_bytes=env.integer("DIFFBOX_IMAGE_MAX_MB", 64, low=1, high=10_000) * 1_000_000,
         video_max_bytes=env.integer("DIFFBOX_VIDEO_MAX_MB", 512, low=1, high=100_000) * 1_000_000,

@@ -90,10 +90,6 @@ class JobRecord(_Shown):
             created_at=self.created_at,
         )
 
-    def title(self) -> str:
-        """A few words by which a person knows the job."""
-        return str(self.params.get("prompt") or self.workflow)
-
 
 def new_record(job: Job) -> JobRecord:
     """The record of a job that was just submitted, or has to start from the beginning."""

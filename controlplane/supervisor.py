@@ -47,6 +47,7 @@ class Child:
         prepare: called before each start, in a thread; what it raises fails the start.
         ready: whether the child can be used; None when being started is enough.
         ready_timeout_s: how long it may take to get ready.
+        tries: how often it is started before the first start counts as failed.
         stop_signal: asks it to end.
         grace_s: how long it may take to end before it is killed.
         hint: what a user can look at when it does not start; names variables and values.
@@ -59,6 +60,7 @@ class Child:
     prepare: Callable[[], object] | None = None
     ready: Callable[[], Awaitable[bool]] | None = None
     ready_timeout_s: float = 60.0
+    tries: int = 1
     stop_signal: signal.Signals = signal.SIGTERM
     grace_s: float = 10.0
     hint: str = ""
@@ -200,11 +202,12 @@ class Supervisor:
             problem = await self._live(kept)
             if kept.stop.is_set():
                 return
-            if not kept.up.is_set() or problem == _exit_words(EX_CONFIG):
-                self._fail(kept.child, problem)
-                return
             lived_s = time.monotonic() - began
             kept.failures = 1 if lived_s >= self._backoff.stable_s else kept.failures + 1
+            given_up = not kept.up.is_set() and kept.failures >= kept.child.tries
+            if given_up or problem == _exit_words(EX_CONFIG):
+                self._fail(kept.child, problem)
+                return
             delay_s = self._backoff.delay_s(kept.failures)
             fields = {"lived_s": round(lived_s, 2), "restart_in_s": round(delay_s, 2)}
             log.warning("child ended", extra={"child": kept.child.name, "how": problem, **fields})

@@ -71,7 +71,7 @@ class ValkeyServer:
     """
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
-        self.folder = data_dir.absolute() / "valkey"
+        self.folder = (data_dir / "valkey").resolve()
         self.port = port
         self.socket = _socket_path(self.folder)
         self._lock: int | None = None
@@ -201,20 +201,26 @@ def spawn(server: ValkeyServer) -> subprocess.Popen[bytes]:
         BackendUnavailable: it does not start; the message has its last words.
     """
     for _ in range(2):  # the second time without files that it could not read
-        server.prepare()
-        process = subprocess.Popen(
-            server.argv(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=dies_with_parent(),
-            start_new_session=True,
-        )
-        _within(_START_TIMEOUT_S, lambda: server.answers() or process.poll() is not None)  # noqa: B023 - called at once
-        if process.poll() is None and server.answers():
+        if process := _start(server):
             return process
-        process.kill()
-        process.wait()
     raise BackendUnavailable(f"Valkey does not start: {_tail(server.log_file).strip()[-300:]}")
+
+
+def _start(server: ValkeyServer) -> subprocess.Popen[bytes] | None:
+    server.prepare()
+    process = subprocess.Popen(
+        server.argv(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=dies_with_parent(),  # noqa: PLW1509 - only prctl and getppid run in it
+        start_new_session=True,
+    )
+    _within(_START_TIMEOUT_S, lambda: server.answers() or process.poll() is not None)
+    if process.poll() is None and server.answers():
+        return process
+    process.kill()
+    process.wait()
+    return None
 
 
 @contextmanager

@@ -37,6 +37,10 @@ class Env:
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = os.environ if values is None else values
 
+    def copy(self) -> dict[str, str]:
+        """All variables, to be handed to a child process."""
+        return dict(self._values)
+
     def text(self, name: str, default: str = "") -> str:
         """The value without surrounding blanks; an empty one counts as not set."""
         return self._values.get(name, "").strip() or default

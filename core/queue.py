@@ -1,132 +1,46 @@
-"""The queue: Valkey's layout, its scripts, and the client that workers use.
-
-    key                   type    content                                            TTL
-    {dbx}:q:<lane>        stream  job=<id>; one group; an entry goes when its job     permanent
-                                  ends or waits for a retry, so XLEN is what
-                                  waits and what runs
-    {dbx}:job:<id>        hash    spec (Job as JSON) status lane entry attempt        none until it
-                                  crashes retries fence owner cancel seq preview      ends, then a
-                                  queued_at started_at finished_at (ms)               day
-    {dbx}:ev:<id>         stream  one job's events, MAXLEN ~1000; an entry's id is    as the job
-                                  the cursor to go on from
-    {dbx}:feed            stream  all events but progress, of all jobs; ~10000        permanent
-    {dbx}:delayed         zset    ids of jobs that wait for a retry, by due time      permanent
-    {dbx}:dead            stream  job, reason: buried after too many crashes; ~1000   permanent
-    {dbx}:workers         zset    ids of workers, by when they were last heard        permanent
-    {dbx}:worker:<id>     string  WorkerState as JSON                                 given
-    {dbx}:control         channel the id of a running job that shall be cancelled     -
-
-An event's entry is job, type, seq (counts per job), at (server time in ms) and body (the event's
-other fields as JSON); `decode` makes an Event of it.
-
-Delivery is at least once, and one owner at a time: TAKE gives a job with a fence, BEAT renews the
-lease, FINISH and BEAT are refused when the fence has moved on. All workers share one consumer of
-one group, because the job's hash knows its owner; so nothing is left behind by dead workers.
-Crashes (the worker was lost) and retries (the job failed with an error that may pass) are counted
-apart. Never put MAXLEN on a lane (it would drop jobs that run) and never start a group at "$"
-(jobs from before the first worker would not be seen).
-"""
+"""The queue as workers see it: take a job, beat while it runs, end it. Layout: core.queue_keys."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
-from importlib import resources
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from core.errors import QueueFull
-from core.protocol import (
-    LANES,
-    Event,
-    Failed,
-    Job,
-    Lane,
-    TerminalEvent,
-    WorkerState,
-    is_terminal,
-    parse_event,
+from core.errors import ConfigError
+from core.protocol import LANES, Event, Failed, Job, Lane, TerminalEvent, WorkerState, is_terminal
+from core.queue_keys import (
+    BLOCK_S,
+    CLIENT_OPTIONS,
+    CONTROL,
+    GROUP,
+    START,
+    WORKERS,
+    CancelReply,
+    Outcome,
+    Rules,
+    Script,
+    Verdict,
+    cancel_args,
+    decode,
+    encode_event,
+    enqueue_args,
+    enqueued,
+    events_key,
+    job_key,
+    lane_key,
+    reaching_server,
+    script,
+    worker_key,
 )
 
 T = TypeVar("T")
 
-PREFIX: Final = "{dbx}"
-GROUP: Final = "workers"
-FEED: Final = f"{PREFIX}:feed"
-DELAYED: Final = f"{PREFIX}:delayed"
-DEAD: Final = f"{PREFIX}:dead"
-WORKERS: Final = f"{PREFIX}:workers"
-CONTROL: Final = f"{PREFIX}:control"
-START: Final = "0-0"
-"""The cursor before a stream's first entry."""
-
-BLOCK_S: Final = 2.0
-"""Longest wait in one call; due retries and lost leases are looked for this often."""
-SOCKET_TIMEOUT_S: Final = 6.0
-"""Must exceed BLOCK_S, or a quiet queue looks like a broken connection."""
 _WORKER_FORGOTTEN_S: Final = 3600.0
-
-CLIENT_OPTIONS: Final[dict[str, Any]] = {
-    "protocol": 3,
-    "legacy_responses": False,
-    "decode_responses": True,
-    "socket_timeout": SOCKET_TIMEOUT_S,
-    "socket_connect_timeout": 3.0,
-}
-"""For every client of the queue: one shape of replies, and no call that hangs."""
-
-Verdict = Literal["go", "cancel", "lost"]
-Outcome = Literal["completed", "cancelled", "failed", "queued", "refused"]
-CancelReply = Literal["cancelled", "cancelling", "missing", "completed", "failed"]
-Script = Literal["enqueue", "take", "beat", "finish", "cancel", "waiting"]
-
-
-def lane_key(lane: Lane) -> str:
-    """The stream of a lane's jobs."""
-    return f"{PREFIX}:q:{lane}"
-
-
-def job_key(job_id: str) -> str:
-    """The hash that holds a job."""
-    return f"{PREFIX}:job:{job_id}"
-
-
-def events_key(job_id: str) -> str:
-    """The stream of a job's events."""
-    return f"{PREFIX}:ev:{job_id}"
-
-
-def worker_key(worker_id: str) -> str:
-    """The string with a worker's last WorkerState."""
-    return f"{PREFIX}:worker:{worker_id}"
-
-
-PERMANENT: Final = frozenset({*map(lane_key, LANES), FEED, DELAYED, DEAD, WORKERS})
-"""Keys that never expire. A job's two keys have no TTL until it ends; all others have one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
-    """How the queue treats its jobs. Workers and control plane must agree on `lease_s`."""
-
-    lease_s: float = 30.0
-    max_crashes: int = 3
-    """A job that has cost so many workers is buried."""
-    max_retries: int = 2
-    """How often a job is run again after a failure that may pass."""
-    retry_delay_s: float = 5.0
-    """Before the first retry; doubles with each one, up to five minutes."""
-    lane_limit: int = 1000
-
-    def delay_ms(self, retries: int) -> int:
-        """How long the next retry waits after `retries` earlier ones."""
-        return int(1000 * min(300.0, self.retry_delay_s * 2**retries))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,65 +53,8 @@ class Claim:
     retries: int
 
 
-@cache
-def script(name: Script) -> str:
-    """A script's source: its flags, the prelude, its own part."""
-    folder = resources.files("core") / "lua"
-    body = (folder / f"{name}.lua").read_text("utf-8")
-    flags, _, rest = body.partition("\n") if body.startswith("#!") else ("#!lua", "", body)
-    return f"{flags}\n{(folder / 'prelude.lua').read_text('utf-8')}\n{rest}"
-
-
-def encode_job(job: Job) -> str:
-    """A job as its hash keeps it."""
-    return job.model_dump_json()
-
-
-def encode_event(event: Event) -> str:
-    """The body of an event's entry: all but what the script gives it."""
-    return event.model_dump_json(exclude={"job_id", "seq", "at", "type"}, exclude_none=True)
-
-
-def decode(entry: tuple[str, Mapping[str, str]]) -> tuple[str, Event | None]:
-    """The cursor and the event of an entry of the feed or of a job's stream.
-
-    The event is None when its type is newer than this version.
-
-    Raises:
-        ValidationError: the body lacks what its type needs.
-    """
-    cursor, fields = entry
-    at = datetime.fromtimestamp(int(fields["at"]) / 1000, UTC).isoformat()
-    envelope = (
-        f'"type":"{fields["type"]}","job_id":"{fields["job"]}","seq":{fields["seq"]},"at":"{at}"'
-    )
-    inside = fields["body"].strip()[1:-1]
-    return cursor, parse_event("{" + envelope + ("," + inside if inside else "") + "}")
-
-
-def enqueue_args(job: Job, rules: Rules) -> list[str | int]:
-    """Arguments of the script `enqueue`."""
-    return [job.id, job.lane, encode_job(job), job.attempt, rules.lane_limit]
-
-
-def enqueued(reply: str, job: Job, rules: Rules) -> bool:
-    """What the script `enqueue` said: True when the job is new, False when it was there already.
-
-    Raises:
-        QueueFull: the lane holds `lane_limit` jobs.
-    """
-    if reply == "full":
-        raise QueueFull(f"The {job.lane} lane holds {rules.lane_limit} jobs; try again later.")
-    return reply == "queued"
-
-
-def cancel_args(job_id: str, rules: Rules) -> list[str | int]:
-    """Arguments of the script `cancel`."""
-    return [job_id, int(rules.lease_s * 1000)]
-
-
 class Queue:
-    """A worker's side of the queue. Calls raise redis.ConnectionError while the server is away.
+    """A worker's side of the queue. Calls raise BackendUnavailable while the server is away.
 
     Args:
         client: made with CLIENT_OPTIONS and without silent retries: a TAKE that is sent twice
@@ -208,22 +65,27 @@ class Queue:
     def __init__(self, client: redis.Redis, rules: Rules | None = None) -> None:
         self.client: Any = client  # redis-py's types leave the shape of replies open
         self.rules = rules or Rules()
-        self._scripts = {
-            name: client.register_script(script(name))
-            for name in ("enqueue", "take", "beat", "finish", "cancel", "waiting")
-        }
+        self._scripts = {name: client.register_script(script(name)) for name in get_args(Script)}
 
     @classmethod
     def connect(cls, url: str, rules: Rules | None = None) -> Queue:
-        """A queue on the server at `url` (redis, rediss or unix). Connects on first use."""
-        client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **CLIENT_OPTIONS)
+        """A queue on the server at `url` (redis, rediss or unix). Connects on first use.
+
+        Raises:
+            ConfigError: the URL is malformed.
+        """
+        try:
+            client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **CLIENT_OPTIONS)
+        except ValueError as error:
+            raise ConfigError(f"DIFFBOX_VALKEY_URL can't be used: {error}") from error
         return cls(client, rules)
 
     def prepare(self) -> None:
         """Make the lanes and their groups where they are missing."""
         for lane in LANES:
             try:
-                self.client.xgroup_create(lane_key(lane), GROUP, id="0", mkstream=True)
+                with reaching_server():
+                    self.client.xgroup_create(lane_key(lane), GROUP, id="0", mkstream=True)
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -268,7 +130,8 @@ class Queue:
             wait_ms = min(wait_ms, due_ms)
         if wait_ms > 0:
             streams = dict(zip(map(lane_key, LANES), tips, strict=True))
-            self.client.xread(streams, count=1, block=wait_ms)
+            with reaching_server():
+                self.client.xread(streams, count=1, block=wait_ms)
         return None
 
     def beat(self, claim: Claim, event: Event | None = None) -> Verdict:
@@ -305,7 +168,7 @@ class Queue:
 
         Ends after `timeout_s` without one, so that the caller can look around.
         """
-        with self.client.pubsub(ignore_subscribe_messages=True) as channel:
+        with reaching_server(), self.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(CONTROL)
             deadline = time.monotonic() + timeout_s
             while (left := deadline - time.monotonic()) > 0:
@@ -319,16 +182,24 @@ class Queue:
     def announce(self, state: WorkerState, ttl_s: float) -> None:
         """Tell what this worker does; forgotten after `ttl_s` without a further call."""
         now = time.time()
-        with self.client.pipeline(transaction=False) as pipe:
+        with reaching_server(), self.client.pipeline(transaction=False) as pipe:
             pipe.set(worker_key(state.id), state.model_dump_json(), px=int(ttl_s * 1000))
             pipe.zadd(WORKERS, {state.id: now})
             pipe.zremrangebyscore(WORKERS, "-inf", now - _WORKER_FORGOTTEN_S)
             pipe.execute()
 
+    def withdraw(self, worker: str) -> None:
+        """Forget a worker that ends in good order."""
+        with reaching_server(), self.client.pipeline(transaction=False) as pipe:
+            pipe.delete(worker_key(worker))
+            pipe.zrem(WORKERS, worker)
+            pipe.execute()
+
     def workers(self) -> list[WorkerState]:
         """Workers that were heard of lately."""
-        ids = self.client.zrange(WORKERS, 0, -1)
-        found = self.client.mget([worker_key(worker) for worker in ids]) if ids else []
+        with reaching_server():
+            ids = self.client.zrange(WORKERS, 0, -1)
+            found = self.client.mget([worker_key(worker) for worker in ids]) if ids else []
         return [WorkerState.model_validate_json(raw) for raw in found if raw]
 
     def waiting(self) -> dict[Lane, int]:
@@ -342,7 +213,8 @@ class Queue:
 
     def job(self, job_id: str) -> dict[str, str]:
         """A job's hash; empty when it is unknown."""
-        found: dict[str, str] = self.client.hgetall(job_key(job_id))
+        with reaching_server():
+            found: dict[str, str] = self.client.hgetall(job_key(job_id))
         return found
 
     def events(
@@ -355,7 +227,8 @@ class Queue:
         key = events_key(job_id)
         while True:
             wait_ms = max(1, int(min(block_s, BLOCK_S) * 1000))
-            reply = self.client.xread({key: after}, count=200, block=wait_ms)
+            with reaching_server():
+                reply = self.client.xread({key: after}, count=200, block=wait_ms)
             entries = reply.get(key, []) if reply else []
             if not entries:
                 return
@@ -387,4 +260,5 @@ class Queue:
         return call()
 
     def _run(self, name: Script, *args: str | int) -> Any:
-        return self._scripts[name](args=list(args))
+        with reaching_server():
+            return self._scripts[name](args=list(args))

@@ -21,6 +21,8 @@ class WorkerConfig(CoreConfig):
         beat_s: how often the worker renews its lease; at most a third of it.
         grace_s: how long a cancelled job may take to end by itself before its process is killed.
         max_crashes: a job that has cost so many workers is not tried again.
+        drain_s: how long a running job may go on after SIGTERM before it is given back.
+        retry_delay_s: the wait before a failed job's first retry; doubles with each one.
         engine: the engine's factory, "package.module:function" (DIFFBOX_ENGINE).
     """
 
@@ -30,6 +32,8 @@ class WorkerConfig(CoreConfig):
     beat_s: float = 5.0
     grace_s: float = 10.0
     max_crashes: int = 3
+    drain_s: float = 5.0
+    retry_delay_s: float = 5.0
     engine: str = "handler.compose:build_engine"
 
 
@@ -44,7 +48,7 @@ def from_env(values: Mapping[str, str] | None = None, *, pid: int = 0) -> Worker
         ConfigError: a variable is set to something unusable; the message names it.
     """
     env = Env(values)
-    lease_s = env.seconds("DIFFBOX_LEASE_S", 30.0, low=3.0)
+    lease_s = env.seconds("DIFFBOX_LEASE_S", 30.0, low=1.0)
     beat_s = env.seconds("DIFFBOX_BEAT_S", min(5.0, lease_s / 6), low=0.1)
     return WorkerConfig(
         **core_fields(env),
@@ -54,5 +58,7 @@ def from_env(values: Mapping[str, str] | None = None, *, pid: int = 0) -> Worker
         beat_s=beat_s,
         grace_s=env.seconds("DIFFBOX_GRACE_S", 10.0),
         max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
+        drain_s=env.seconds("DIFFBOX_DRAIN_S", 5.0),
+        retry_delay_s=env.seconds("DIFFBOX_RETRY_DELAY_S", 5.0),
         engine=env.text("DIFFBOX_ENGINE", "handler.compose:build_engine"),
     )

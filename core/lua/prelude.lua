@@ -1,4 +1,5 @@
--- Shared by all scripts. Keys are described in core/queue.py. Times are the server's, in ms.
+-- Shared by all scripts. Times are the server's, in ms.
+-- NOTE: key names are those of core/queue_keys.py, where they are described.
 local PREFIX, GROUP, CONSUMER = '{dbx}', 'workers', 'worker'
 local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '10000', '1000', '86400'
 local DELAYED, DEAD, FEED, CONTROL =

@@ -6,6 +6,7 @@ is never whole in our memory.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import subprocess
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 POSTER_SIDE: Final = 640
-_CLOSE_TIMEOUT_S: Final = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,17 +70,14 @@ def write_mp4(
             encoder = subprocess.Popen(
                 _argv(path, tags, size, fps, crf), stdin=subprocess.PIPE, stdout=log, stderr=log
             )
-        try:
-            assert encoder.stdin is not None
-            count, first = _feed(encoder.stdin, frames, size)
-            encoder.stdin.close()
-            encoder.wait(_CLOSE_TIMEOUT_S)
-        except BrokenPipeError:
-            encoder.wait(_CLOSE_TIMEOUT_S)
-        finally:
-            if encoder.poll() is None:
+        with encoder:
+            try:
+                count, first = _feed(encoder, frames, size)
+            except BaseException:
                 encoder.kill()
-                encoder.wait()
+                assert encoder.stdin is not None
+                _drop(encoder.stdin)
+                raise
         if encoder.returncode != 0:
             raise _encoder_error(log_path.read_text(encoding="utf-8", errors="replace"), path)
     if first is None:
@@ -96,17 +93,29 @@ def write_poster(path: Path, info: Mp4Info) -> None:
 
 
 def _feed(
-    pipe: IO[bytes], frames: Iterable[np.ndarray[Any, Any]], size: tuple[int, int]
+    encoder: subprocess.Popen[bytes], frames: Iterable[np.ndarray[Any, Any]], size: tuple[int, int]
 ) -> tuple[int, Image.Image | None]:
+    """Write all frames and close the pipe; stops early, without an error, if ffmpeg is gone."""
+    assert encoder.stdin is not None
     count, first = 0, None
-    for frame in frames:
-        if frame.shape != (size[1], size[0], 3) or frame.dtype != "uint8":
-            raise ValueError(f"a frame is {frame.shape} {frame.dtype}, expected {size} uint8")
-        if first is None:
-            first = Image.fromarray(frame)
-        pipe.write(frame.tobytes())
-        count += 1
+    try:
+        for frame in frames:
+            if frame.shape != (size[1], size[0], 3) or frame.dtype != "uint8":
+                raise ValueError(f"a frame is {frame.shape} {frame.dtype}, expected {size} uint8")
+            if first is None:
+                first = Image.fromarray(frame)
+            encoder.stdin.write(frame.tobytes())
+            count += 1
+        encoder.stdin.flush()
+    except BrokenPipeError:
+        _drop(encoder.stdin)
     return count, first
+
+
+def _drop(pipe: IO[bytes]) -> None:
+    """Close a pipe that nobody reads; what is still buffered is lost, and that is known."""
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
 
 
 def _argv(path: Path, tags: Path, size: tuple[int, int], fps: int, crf: int) -> list[str]:
@@ -120,7 +129,7 @@ def _argv(path: Path, tags: Path, size: tuple[int, int], fps: int, crf: int) -> 
         *("-f", "ffmetadata", "-i", str(tags), "-map", "0:v", "-map_metadata", "1"),
         *("-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", *colour),
         *("-c:v", "libx264", "-preset", "medium", "-crf", str(crf), "-r", str(fps)),
-        *("-movflags", "+faststart", "-f", "mp4", str(path)),
+        *("-movflags", "+faststart+write_colr", "-f", "mp4", str(path)),
     ]
 
 

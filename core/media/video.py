@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import re
+import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import imageio_ffmpeg
 from PIL import Image
@@ -19,8 +19,11 @@ _DEMUXERS: Final = {
     "video/webm": "matroska",
     "video/x-matroska": "matroska",
 }
-MAX_PIXELS: Final = 4096 * 2304
+MAX_WIDTH: Final = 4096
+MAX_HEIGHT: Final = 4096
 TAKEN: Final = "MP4, MOV, WebM and MKV videos are taken"
+_DAMAGED: Final = f"the video is damaged or has no picture: {TAKEN}"
+_TIMEOUT_S: Final = 300
 
 
 def sniff_video(head: bytes) -> str | None:
@@ -33,16 +36,23 @@ def sniff_video(head: bytes) -> str | None:
 
 
 def probe_video(path: Path, media_type: str, *, field: str) -> tuple[int, int, float]:
-    """(width, height, seconds) of an untrusted video.
+    """(width, height, seconds) of an untrusted video, whose first frame was decoded.
 
     Raises:
-        InputRejected: damaged, without a picture, or larger than 4096 x 2304.
+        InputRejected: damaged, without a picture, or larger than 4096 x 4096.
     """
-    with _reading(path, media_type, field, []) as (header, _):
-        width, height = header["source_size"]
-        if width * height > MAX_PIXELS:
-            raise rejected(field, f"the video is {width} x {height}; 4096 x 2304 is the most")
-        return int(width), int(height), float(header["duration"])
+    first_frame = ["-map", "0:v:0", "-frames:v", "1", "-f", "null", "-"]
+    _, told = _ffmpeg(path, media_type, field, first_frame)
+    size = re.search(r"Video: .*?\b(\d{2,5})x(\d{2,5})\b", told)
+    duration = re.search(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", told)
+    if not size or not duration:
+        raise rejected(field, _DAMAGED)
+    width, height = int(size[1]), int(size[2])
+    if width > MAX_WIDTH or height > MAX_HEIGHT:
+        limit = f"{MAX_WIDTH} x {MAX_HEIGHT}"
+        raise rejected(field, f"the video is {width} x {height}; at most {limit} is taken")
+    hours, minutes, seconds = (float(part) for part in duration.groups())
+    return width, height, hours * 3600 + minutes * 60 + seconds
 
 
 def read_video(
@@ -61,31 +71,28 @@ def read_video(
     keep = "increase" if fit == "crop" else "decrease"
     cut = f"crop={width}:{height}" if fit == "crop" else f"pad={width}:{height}:-1:-1"
     scale = f"scale={width}:{height}:force_original_aspect_ratio={keep}:flags=lanczos"
-    options = ["-vf", f"{scale},{cut}", "-frames:v", str(frames)]
-    with _reading(path, media_type, field, options, size) as (_, pictures):
-        read = [Image.frombytes("RGB", size, picture) for picture in pictures]
-    if len(read) < frames:
-        raise rejected(field, f"the video has {len(read)} frames; {frames} are needed")
-    return read
-
-
-@contextlib.contextmanager
-def _reading(
-    path: Path, media_type: str, field: str, options: list[str], size: tuple[int, int] | None = None
-) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
-    reader: Any = imageio_ffmpeg.read_frames(
-        str(path),
-        input_params=["-f", _DEMUXERS[media_type], "-protocol_whitelist", "file"],
-        output_params=options,
-        bits_per_pixel=24,
+    output = ["-map", "0:v:0", "-vf", f"{scale},{cut}", "-frames:v", str(frames)]
+    pixels, _ = _ffmpeg(
+        path, media_type, field, [*output, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     )
+    step = width * height * 3
+    found = len(pixels) // step
+    if found < frames:
+        raise rejected(field, f"the video has {found} frames; {frames} are needed")
+    view = memoryview(pixels)
+    return [
+        Image.frombytes("RGB", size, bytes(view[i * step : (i + 1) * step])) for i in range(frames)
+    ]
+
+
+def _ffmpeg(path: Path, media_type: str, field: str, output: list[str]) -> tuple[bytes, str]:
+    """Run ffmpeg over one input; what it wrote and what it told."""
+    source = ["-f", _DEMUXERS[media_type], "-protocol_whitelist", "file,pipe", "-i", str(path)]
+    argv = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", *source, *output]
     try:
-        try:
-            header = next(reader)
-        except (OSError, RuntimeError, StopIteration, IndexError, KeyError, ValueError):
-            raise rejected(field, f"the video is damaged or has no picture: {TAKEN}") from None
-        if size and tuple(header["size"]) != size:
-            raise rejected(field, f"the video could not be scaled to {size[0]} x {size[1]}")
-        yield header, reader
-    finally:
-        reader.close()
+        done = subprocess.run(argv, check=False, capture_output=True, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise rejected(field, "the video takes too long to read") from None
+    if done.returncode != 0:
+        raise rejected(field, _DAMAGED)
+    return done.stdout, done.stderr.decode("utf-8", errors="replace")

@@ -172,6 +172,15 @@ def test_a_child_that_is_never_ready_stops_the_start_and_says_where_to_look(
     assert marked(supervised.mark) == {}
 
 
+def test_a_child_with_a_second_try_may_fail_its_first_start(start: Start, tmp_path: Path) -> None:
+    """Valkey sets files aside that it could not read, and starts without them."""
+    marker, ready = tmp_path / "marker", tmp_path / "ready"
+    script = f"[ -e {marker} ] || {{ touch {marker}; exit 1; }}; touch {ready}; exec sleep 600"
+    supervised = start(child("valkey", ["sh", "-c", script], ready_file=str(ready), tries=2))
+    supervised.up()
+    assert len(supervised.events("child started")) == 2
+
+
 def test_a_program_that_is_missing_stops_the_start(start: Start) -> None:
     supervised = start(child("valkey", STAY), child("worker", ["/no/such/program"], rank=1))
     assert supervised.process.wait(timeout=20) == 1

@@ -42,7 +42,7 @@ class Film(Workflow[FilmParams]):
     title: ClassVar[str] = "Film"
     summary: ClassVar[str] = "Film."
     params: ClassVar[type[Params]] = FilmParams
-    models = (row("large", "camera"), row("small"), row("toy", demo=True))  # type: ignore[assignment]
+    models = (row("large", "camera"), row("small"), row("toy", demo=True))
 
     def run(self, params: FilmParams, run: Run) -> None:
         """Not run here."""

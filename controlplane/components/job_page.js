@@ -1,0 +1,191 @@
+// One job: its picture, its stages with their times, what it was made with and what came of it.
+
+import { call, go, url } from "diffbox/api.js";
+import { clock } from "diffbox/clock.js";
+import { fill } from "diffbox/draft.js";
+import { Icon } from "diffbox/icon.js";
+import { fetchJob, live, UNFINISHED } from "diffbox/live.js";
+import { ago, bytes, duration, headline, moment, STAGES, stageWord, STATUS, took, workflowTitle } from "diffbox/words.js";
+import { runAgain, Viewer } from "diffbox/viewer.js";
+
+const COPIED_MS = 1500;
+
+export default {
+  components: { "dbx-icon": Icon, "dbx-viewer": Viewer },
+  props: { jobId: String, titles: Object }, // titles: workflow -> parameter -> {title, unit, labels}
+  template: `
+  <div class="page job-page">
+    <div v-if="missing" class="nothing">
+      <span class="orb"><dbx-icon name="info" /></span>
+      <h1>No such job</h1><p>{{ missing }}</p><a class="btn primary" href="/jobs">All jobs</a>
+    </div>
+    <template v-else-if="job">
+      <header class="page-head">
+        <a class="tool" href="/jobs" aria-label="All jobs"><dbx-icon name="arrow-left" /></a>
+        <h1 class="cut" :title="name">{{ name }}</h1>
+        <span class="badge" :class="job.status"><i class="dot" :class="job.status"></i>{{ status }}</span>
+        <span class="grow"></span>
+        <button type="button" class="btn" @click="reuse"><dbx-icon name="sliders-horizontal" />Use these settings again</button>
+      </header>
+      <div class="job-grid">
+        <div class="job-main">
+          <dbx-viewer :job="job" @reuse="reuse" @again="again" />
+          <p v-if="problem" class="alert" role="alert">{{ problem }}</p>
+        </div>
+        <div class="job-side">
+          <section class="card" aria-labelledby="stages-h">
+            <h2 id="stages-h">Stages</h2>
+            <ol class="steps">
+              <li v-for="stage in stages" :key="stage.id" :class="stage.state">
+                <i class="mark" aria-hidden="true"><dbx-icon v-if="stage.state === 'past'" name="check" /></i>
+                <span>{{ stage.word }}<span v-if="stage.state === 'now'" class="sr"> (now)</span></span>
+                <span v-if="stage.state === 'now' && job.progress.steps" class="dim num">{{ job.progress.step }}/{{ job.progress.steps }}</span>
+                <span class="grow"></span><span class="num dim">{{ stage.time }}</span>
+              </li>
+            </ol>
+          </section>
+          <section class="card" aria-labelledby="about-h">
+            <h2 id="about-h">Job</h2>
+            <dl>
+              <div v-for="[word, value] in about" :key="word"><dt>{{ word }}</dt><dd class="num">{{ value }}</dd></div>
+            </dl>
+          </section>
+          <section class="card" v-if="job.artifacts?.length" aria-labelledby="files-h">
+            <h2 id="files-h">Files</h2>
+            <ul class="files">
+              <li v-for="file in job.artifacts" :key="file.url">
+                <dbx-icon :name="file.kind === 'video' ? 'film' : 'images'" />
+                <span class="grow min"><strong class="cut">{{ file.filename }}</strong>
+                  <span class="dim num">{{ file.width }} × {{ file.height }} · {{ size(file) }}</span></span>
+                <a class="tool" :href="link(file.url)" :download="file.filename" :aria-label="'Download ' + file.filename"><dbx-icon name="download" /></a>
+              </li>
+            </ul>
+          </section>
+          <section class="card" aria-labelledby="params-h">
+            <h2 id="params-h">Parameters<span class="grow"></span>
+              <button type="button" class="btn quiet" @click="copy"><dbx-icon :name="copied ? 'check' : 'copy'" />{{ copied ? "Copied" : "Copy JSON" }}</button></h2>
+            <dl class="params">
+              <div v-for="row in params" :key="row.name" :class="{ long: row.long }">
+                <dt>{{ row.title }}</dt>
+                <dd v-if="row.picture"><img :src="row.picture" alt="" loading="lazy" width="96" height="64"></dd>
+                <dd v-else class="num">{{ row.value }}</dd>
+              </div>
+            </dl>
+          </section>
+        </div>
+      </div>
+    </template>
+    <div v-else class="nothing"><p class="dim">Looking for the job…</p></div>
+  </div>`,
+  data: () => ({ missing: "", problem: "", copied: false, entered: {} }),
+  computed: {
+    job() {
+      return live.jobs[this.jobId] ?? null;
+    },
+    name() {
+      return headline(this.job);
+    },
+    status() {
+      return this.job.cancel_requested && UNFINISHED.has(this.job.status) ? "Cancelling…" : STATUS[this.job.status];
+    },
+    stages() {
+      const seconds = this.job.metrics?.stages_s ?? {};
+      const order = [...STAGES, ...(seconds.uploading || this.entered.uploading ? [["uploading", stageWord("uploading")]] : [])];
+      const done = this.job.status === "completed";
+      const here = this.job.status === "running" ? this.job.progress?.stage : this.lastStage;
+      const at = done ? order.length : order.findIndex(([id]) => id === here);
+      return order.map(([id, word], i) => {
+        const now = i === at && this.job.status === "running";
+        return { id, word, state: i < at ? "past" : now ? "now" : i === at ? "broken" : "", time: this.stageTime(id, now, seconds) };
+      });
+    },
+    lastStage() {
+      return Object.entries(this.entered).sort(([, a], [, b]) => b - a)[0]?.[0];
+    },
+    about() {
+      const { job } = this;
+      const rows = [
+        ["Workflow", workflowTitle(job)],
+        ["Created", `${moment(job.created_at)} (${ago(job.created_at, clock.now)})`],
+        ["Started", moment(job.started_at)],
+        ["Took", took(job)],
+        ["Worker", job.worker],
+        ["Attempt", job.attempt > 1 ? job.attempt : ""],
+        ["Lane", job.lane === "normal" ? "" : job.lane],
+        ["Id", job.id],
+      ];
+      return rows.filter(([, value]) => value);
+    },
+    params() {
+      const titles = this.titles[this.job.workflow] ?? {};
+      return Object.entries(this.job.params ?? {})
+        .filter(([, value]) => value !== null && value !== "")
+        .map(([name, value]) => this.row(name, value, titles[name] ?? {}));
+    },
+  },
+  watch: {
+    "job.progress.stage"(stage) {
+      if (stage && !this.entered[stage]) this.entered[stage] = Date.now();
+    },
+    "job.status"(status) {
+      if (status === "queued") this.entered = {};
+    },
+  },
+  async mounted() {
+    live.page = "Job";
+    try {
+      await fetchJob(this.jobId);
+      await this.past();
+    } catch (error) {
+      if (!this.job) this.missing = error.code === "not_found" ? "It may have been removed, or the address is wrong." : error.message;
+    }
+  },
+  methods: {
+    link: url,
+    size: (file) => bytes(file.size_bytes),
+    // When each stage began, from the job's events; they are kept for a while only.
+    async past() {
+      const { events } = await call("GET", `/api/jobs/${this.jobId}/events`);
+      for (const event of events) {
+        if (event.type === "started") this.entered = {};
+        if (event.type === "progress" && !this.entered[event.stage]) this.entered[event.stage] = Date.parse(event.at);
+      }
+    },
+    stageTime(id, now, seconds) {
+      if (seconds[id] != null) return duration(seconds[id]);
+      const from = this.entered[id];
+      if (!from) return "";
+      if (now) return duration(Math.max(1, Math.round((clock.now - from) / 1000)));
+      const next = Object.values(this.entered).filter((at) => at > from).sort((a, b) => a - b)[0];
+      return next ? duration((next - from) / 1000) : "";
+    },
+    row(name, value, { title, unit, labels }) {
+      const upload = typeof value === "string" && value.startsWith("upload:") ? url("/api/uploads/" + value.slice(7)) : "";
+      const shown = labels?.[value] ?? (Array.isArray(value) ? value.join(" × ") : value === true ? "Yes" : value === false ? "No" : value);
+      return {
+        name,
+        title: title ?? name,
+        picture: upload,
+        value: unit ? `${shown} ${unit}` : String(shown),
+        long: typeof value === "string" && value.length > 40 && !upload,
+      };
+    },
+    reuse() {
+      fill(this.job.workflow, this.job.params);
+      go(`/create/${this.job.workflow}?job=${this.job.id}`);
+    },
+    async again() {
+      this.problem = "";
+      try {
+        go(`/jobs/${await runAgain(this.job)}`);
+      } catch (error) {
+        this.problem = error.message;
+      }
+    },
+    async copy() {
+      await navigator.clipboard.writeText(JSON.stringify({ workflow: this.job.workflow, params: this.job.params }, null, 2));
+      this.copied = true;
+      setTimeout(() => (this.copied = false), COPIED_MS);
+    },
+  },
+};

@@ -1,0 +1,74 @@
+"""What this machine computes on: one CUDA device, or the processor where there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from core.protocol import Device
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def detect() -> Device:
+    """The device that pipelines are put on, with its memory as it is now."""
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return Device(
+            kind="cuda",
+            name=torch.cuda.get_device_name(),
+            memory_total_bytes=total,
+            memory_free_bytes=free,
+        )
+    total, free = host_memory()
+    return Device(
+        kind="cpu", name=_processor(), memory_total_bytes=total, memory_free_bytes=free
+    )
+
+
+def dtype_for(device: Device) -> torch.dtype:
+    """What weights and activations are kept in.
+
+    bfloat16 is what Wan is trained in. On a processor only the demo runs, and few of them have
+    bfloat16 arithmetic: without it a step takes several times as long as in float32.
+    """
+    return torch.bfloat16 if device.kind == "cuda" else torch.float32
+
+
+def host_memory() -> tuple[int, int]:
+    """The machine's memory, or its container's: (total, free) in bytes."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = os.sysconf("SC_PHYS_PAGES") * page, _available(page)
+    limit = _number(_CGROUP / "memory.max")
+    if limit is not None and limit < total:
+        used = _number(_CGROUP / "memory.current") or 0
+        return limit, max(0, min(free, limit - used))
+    return total, free
+
+
+def _available(page: int) -> int:
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * page
+
+
+def _processor() -> str:
+    for line in _text(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "CPU"
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Workers: the engine wrapped for a pod's Valkey queue and for RunPod serverless."""
