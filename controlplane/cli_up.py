@@ -9,8 +9,8 @@ from typing import Final
 
 from controlplane import up
 from controlplane.config import load_settings
-from controlplane.logs import log_json_lines
 from core.config import Env
+from core.logs import log_json_lines
 
 # flag -> (variable, metavar, help)
 FLAGS: Final[dict[str, tuple[str, str, str]]] = {

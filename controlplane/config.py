@@ -128,8 +128,7 @@ def _backend(env: Env) -> BackendName:
     chosen = env.choice("DIFFBOX_BACKEND", "valkey", ("valkey", "memory", "runpod"))
     if chosen == "runpod":
         raise ConfigError(
-            "DIFFBOX_BACKEND='runpod': this version can't send jobs to RunPod; "
-            "use valkey or memory"
+            "DIFFBOX_BACKEND='runpod': this version can't send jobs to RunPod; use valkey or memory"
         )
     return cast("BackendName", chosen)
 

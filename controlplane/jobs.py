@@ -23,17 +23,15 @@ from controlplane.backends.base import Backend, StoredEvent
 from controlplane.records import JobRecord, apply, new_record
 from controlplane.store import JobStore
 from controlplane.uploads import Uploads
-from core import catalog
 from core.errors import (
     BackendUnavailable,
-    DiffboxError,
     InvalidParams,
     ModelMissing,
     NotFound,
     Problem,
     QueueFull,
 )
-from core.protocol import Event, Job, JobStatus, Lane, Progress, is_terminal
+from core.protocol import Event, Job, JobStatus, Lane, Progress
 from core.workflows import workflow
 from core.workflows.base import Workflow
 from core.workflows.params import Params, hints_of
@@ -117,10 +115,10 @@ class Jobs:
         self._submitting.add(job.id)
         try:
             await self._backend.submit(job)
-        except (BackendUnavailable, QueueFull) as error:
-            if isinstance(error, BackendUnavailable):
+        except BaseException as error:
+            self._live.pop(job.id, None)
+            if not isinstance(error, QueueFull):
                 self._abandoned.add(job.id)  # it may have arrived all the same
-            del self._live[job.id]
             raise
         finally:
             self._submitting.discard(job.id)
@@ -263,6 +261,7 @@ class Jobs:
                 await self._submit_again(record)
             if record.cancel_requested:
                 await self._backend.cancel(record.id)
+        self._abandoned &= known
         for job_id in sorted(known):
             self.on_found(job_id)
 
@@ -331,7 +330,9 @@ class Jobs:
             wanted = hints_of(type(params).model_fields[field]).get("widget")
             if upload.kind != wanted:
                 message = f"{field}: the file is a {upload.kind}, not a {wanted}"
-                problems.append(Problem(field=field, message=message.replace("a image", "an image")))
+                problems.append(
+                    Problem(field=field, message=message.replace("a image", "an image"))
+                )
         if problems:
             raise InvalidParams("; ".join(p.message for p in problems), problems=tuple(problems))
         return params.model_copy(update=refs) if refs else params
@@ -340,7 +341,10 @@ class Jobs:
 
     def _tell(self, record: JobRecord, event: Event | None) -> None:
         for subscriber in tuple(self._subscribers):
-            subscriber(record, event)
+            try:
+                subscriber(record, event)
+            except Exception:
+                log.exception("a subscriber failed")  # the others and the reader must go on
 
     @contextmanager
     def _subscribed(self, subscriber: Subscriber) -> Iterator[None]:

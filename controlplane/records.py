@@ -1,6 +1,6 @@
 """JobRecord: what is known about a job, and how each event changes it.
 
-    record = apply(record, event)        pure; jobs.py keeps the records, REST and WebSocket show them
+record = apply(record, event)        pure; jobs.py keeps the records, REST and WebSocket show them
 """
 
 from __future__ import annotations

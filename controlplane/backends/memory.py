@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from controlplane.backends.base import Listener, StoredEvent
 from core.engine_process import EngineDied, EngineProcess, Verdict
@@ -101,7 +101,7 @@ class MemoryBackend:
         """End the child; a running job is not told so and begins anew at the next start."""
         with self._change:
             self._closing = True
-            if self._running and (pid := self._process.pid):
+            if pid := self._process.pid:
                 os.kill(pid, signal.SIGKILL)  # the thread reads the end of its output
             self._change.notify()
         if self._thread.is_alive():
@@ -163,17 +163,12 @@ class MemoryBackend:
     def workers(self) -> tuple[WorkerState, ...]:
         """The one child."""
         engine, running = self._engine, self._running
+        idle: Literal["unhealthy", "ready", "starting"] = "ready" if engine else "starting"
         state = WorkerState(
             id="memory",
             host=socket.gethostname(),
             pid=self._process.pid or 0,
-            state="unhealthy"
-            if self._unhealthy
-            else "busy"
-            if running
-            else "ready"
-            if engine
-            else "starting",
+            state="busy" if running else "unhealthy" if self._unhealthy else idle,
             job_id=running,
             models=engine.models if engine else (),
             device=engine.device if engine else None,
@@ -205,7 +200,7 @@ class MemoryBackend:
                     self._finish(entry, event)
             if not self._closing:
                 self._get_ready()
-        self._process.close()
+        self._process.kill()
 
     def _get_ready(self) -> None:
         try:

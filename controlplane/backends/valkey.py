@@ -104,14 +104,14 @@ class ValkeyBackend:
         self._listener = listener
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._read()), loop.create_task(self._watch_workers())]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """End reading and close all connections."""
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
         await self._reading.aclose()
 
@@ -203,21 +203,28 @@ class ValkeyBackend:
             await asyncio.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """These tasks run until they are cancelled; anything else is a bug and must be seen."""
+        if not task.cancelled() and (error := task.exception()):
+            self._reachable = False
+            log.critical("the queue is not read any more", exc_info=error)
+
     async def _connect(self) -> None:
         """Find the feed's end, then have records and jobs brought together."""
         newest = await self._reading.xrevrange(FEED, count=1)
         self._feed = newest[0][0] if newest else START
         self._workers = await self._announced()
         self._reachable = True
+        # What happened meanwhile did not ring.
+        self._active.update(self._waiting)
+        self._waiting.clear()
         await self._listener.on_connected()
         log.info("the queue is connected")
 
     async def _read_once(self) -> None:
         streams = {FEED: self._feed}
         streams.update((events_key(job_id), cursor) for job_id, cursor in self._active.items())
-        reply = await self._reading.xread(
-            streams, count=_READ_COUNT, block=int(BLOCK_S * 1000)
-        )
+        reply = await self._reading.xread(streams, count=_READ_COUNT, block=int(BLOCK_S * 1000))
         for key, entries in (reply or {}).items():
             if key == FEED:
                 self._on_feed(entries)
@@ -234,8 +241,7 @@ class ValkeyBackend:
                 self._listener.on_found(job_id)
 
     def _on_stream(self, job_id: str, entries: list[tuple[str, Mapping[str, str]]]) -> None:
-        # The job may have been put in anew while the read was under way.
-        if self._active.get(job_id, "") > entries[0][0]:
+        if job_id not in self._active:  # given up while the read was under way
             return
         event: Event | None = None
         for cursor, event in _decoded(entries):
@@ -259,7 +265,7 @@ class ValkeyBackend:
     async def _announced(self) -> tuple[WorkerState, ...]:
         ids = await self._client.zrange(WORKERS, 0, -1)
         raw = await self._client.mget([worker_key(worker) for worker in ids]) if ids else []
-        return tuple(WorkerState.model_validate_json(state) for state in raw if state)
+        return tuple(filter(None, map(_worker, filter(None, raw))))
 
 
 def _decoded(
@@ -271,6 +277,14 @@ def _decoded(
         except (ValidationError, KeyError, ValueError):
             log.exception("an event of the queue can't be read")
             yield entry[0], None
+
+
+def _worker(raw: str) -> WorkerState | None:
+    try:
+        return WorkerState.model_validate_json(raw)
+    except ValidationError:
+        log.exception("a worker's state can't be read")
+        return None
 
 
 def _is_cursor(text: str) -> bool:

@@ -1,7 +1,7 @@
 // The shell's live corner: connection, worker, theme, sign out; and the region that reads changes aloud.
 
 import { Icon } from "diffbox/icon.js";
-import { live, start, unfinished } from "diffbox/live.js";
+import { live, start } from "diffbox/live.js";
 
 const THEME_KEY = "diffbox.theme";
 const THEMES = { system: ["monitor", "System theme"], dark: ["moon", "Dark theme"], light: ["sun", "Light theme"] };
@@ -56,19 +56,12 @@ export default {
     start();
   },
   mounted() {
-    Vue.watch(() => unfinished.value.length, this.badge, { immediate: true });
     this.applyTheme();
   },
   methods: {
     device(device) {
       if (!device) return "";
       return device.kind === "cpu" ? "CPU demo" : device.name.replace(/^NVIDIA /, "");
-    },
-    badge(count) {
-      const badge = document.querySelector(".nav .count");
-      if (!badge) return;
-      badge.textContent = count || "";
-      badge.hidden = !count;
     },
     turn() {
       const order = Object.keys(THEMES);

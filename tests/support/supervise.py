@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controlplane.logs import log_json_lines
 from controlplane.supervisor import Backoff, Child, StartFailed, Supervisor
+from core.logs import log_json_lines
 
 
 def child_from(values: dict[str, Any]) -> Child:
