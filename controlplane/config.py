@@ -107,7 +107,7 @@ def load_settings(env: Env | None = None) -> Settings:
 
 def _host(env: Env) -> str:
     host = env.text("DIFFBOX_HOST", "127.0.0.1")
-    if "/" in host or ":" in host.strip("[]").replace("::", "") and not _is_address(host):
+    if "/" in host or (":" in host.strip("[]").replace("::", "") and not _is_address(host)):
         raise ConfigError(f"DIFFBOX_HOST={host!r} is not an address such as 127.0.0.1 or 0.0.0.0")
     return host.strip("[]")
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from controlplane.backends.base import Backend, StoredEvent
 from controlplane.records import JobRecord, apply, new_record
 from controlplane.store import JobStore
@@ -140,10 +138,11 @@ class Jobs:
         record = self.get(job_id)
         if record.finished:
             return record
-        record = record.model_copy(update={"cancel_requested": True})
-        self._live[job_id] = record
-        self._store.put(record, self._store.cursor(job_id))
-        self._tell(record, None)
+        if not record.cancel_requested:
+            record = record.model_copy(update={"cancel_requested": True})
+            self._live[job_id] = record
+            self._store.put(record, self._store.cursor(job_id))
+            self._tell(record, None)
         try:
             await self._backend.cancel(job_id)
         except BackendUnavailable:

@@ -112,43 +112,47 @@ def apply(record: JobRecord, event: Event) -> JobRecord:
 def _changes(record: JobRecord, event: Event) -> dict[str, Any]:
     match event:
         case Progress():
-            return _progress(record, event)
+            changes = _progress(record, event)
         case Started():
-            return {
-                "status": JobStatus.RUNNING,
-                "started_at": event.at,
-                "worker": event.worker,
-                "attempt": event.attempt,
-                "artifacts": (),
-            }
-        case Queued():
-            return {}
+            changes = _started(event)
         case Requeued():
-            return {
-                "status": JobStatus.QUEUED,
-                "started_at": None,
-                "worker": None,
-                "progress": JobProgress(),
-                "preview": None,
-            }
+            changes = {"status": JobStatus.QUEUED, **_nothing_runs()}
         case Clip():
-            return {"artifacts": (*record.artifacts, absolute(event.artifact))}
+            changes = {"artifacts": (*record.artifacts, absolute(event.artifact))}
         case Completed():
-            return _ended(JobStatus.COMPLETED, event) | {
+            changes = _ended(JobStatus.COMPLETED, event) | {
                 "artifacts": tuple(absolute(artifact) for artifact in event.artifacts),
                 "metrics": event.metrics,
                 "progress": JobProgress(fraction=1.0),
             }
         case Failed():
-            error = JobError(
-                code=event.code,
-                message=event.message,
-                retryable=event.retryable,
-                field=event.field,
-            )
-            return _ended(JobStatus.FAILED, event) | {"error": error}
+            changes = _ended(JobStatus.FAILED, event) | {"error": _error(event)}
         case Cancelled():
-            return _ended(JobStatus.CANCELLED, event)
+            changes = _ended(JobStatus.CANCELLED, event)
+        case Queued():
+            changes = {}
+    return changes
+
+
+def _started(event: Started) -> dict[str, Any]:
+    return {
+        **_nothing_runs(),
+        "status": JobStatus.RUNNING,
+        "started_at": event.at,
+        "worker": event.worker,
+        "attempt": event.attempt,
+        "artifacts": (),
+    }
+
+
+def _nothing_runs() -> dict[str, Any]:
+    return {"started_at": None, "worker": None, "progress": JobProgress(), "preview": None}
+
+
+def _error(event: Failed) -> JobError:
+    return JobError(
+        code=event.code, message=event.message, retryable=event.retryable, field=event.field
+    )
 
 
 def _ended(status: JobStatus, event: Completed | Failed | Cancelled) -> dict[str, Any]:
@@ -171,3 +175,14 @@ def absolute(artifact: Artifact) -> Artifact:
     if "://" in artifact.url or artifact.url.startswith("/"):
         return artifact
     return artifact.model_copy(update={"url": OUTPUTS + artifact.url})
+
+
+def shown(event: Event) -> dict[str, Any]:
+    """An event for JSON, with addresses that a browser can fetch."""
+    if isinstance(event, Clip):
+        event = event.model_copy(update={"artifact": absolute(event.artifact)})
+    elif isinstance(event, Completed):
+        artifacts = tuple(absolute(artifact) for artifact in event.artifacts)
+        event = event.model_copy(update={"artifacts": artifacts})
+    found: dict[str, Any] = event.model_dump(mode="json")
+    return found

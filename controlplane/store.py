@@ -68,7 +68,7 @@ class AtomicStorage(Storage):
         """Replace the document, here and on disk."""
         self._tables = data
         beside = self._path.with_suffix(".new")
-        with beside.open("wb", opener=_private) as file:
+        with open(beside, "wb", opener=_private) as file:
             file.write(orjson.dumps(data))
             file.flush()
             os.fsync(file.fileno())

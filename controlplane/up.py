@@ -23,6 +23,7 @@ from typing import Final
 from controlplane.config import Settings
 from controlplane.supervisor import Child, Supervisor
 from controlplane.valkey_server import ValkeyServer
+from core.config import Env
 from core.errors import ConfigError
 
 UI_PACKAGES: Final = ("fastapi", "itsdangerous", "nicegui", "orjson", "tinydb", "uvicorn")
@@ -31,8 +32,8 @@ ENGINE_PACKAGES: Final = ("torch", "torchvision", "diffsynth")
 OWN_ENGINE: Final = "handler.compose:build_engine"
 
 _UI_GRACE_S: Final = 10.0
-# A worker that stops first cancels its job, which may take DIFFBOX_GRACE_S, then gives it back.
-_WORKER_GRACE_S: Final = 25.0
+_WORKER_MARGIN_S: Final = 10.0
+"""Beyond what a stopping worker gives its job: time to give the job back and end."""
 _VALKEY_GRACE_S: Final = 10.0
 
 
@@ -111,12 +112,13 @@ def _worker(settings: Settings, env: Mapping[str, str], number: int, gpus: Seque
     own = {"DIFFBOX_WORKER_ID": f"{socket.gethostname()}-{number + 1}"}
     if len(gpus) > 1:
         own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    drain_s = Env(env).seconds("DIFFBOX_DRAIN_S", 5.0)  # NOTE: as handler/config.py reads it
     return Child(
         name=f"worker-{number + 1}",
         argv=[settings.python_path, "-m", "handler.pod"],
         env={**env, **own},
         rank=1,
-        grace_s=_WORKER_GRACE_S,
+        grace_s=drain_s + settings.grace_s + _WORKER_MARGIN_S,
         hint=f"DIFFBOX_PYTHON_PATH={settings.python_path}",
     )
 

@@ -82,6 +82,10 @@ class Uploads:
         """The largest file of any kind."""
         return max(self._limits.values())
 
+    def limit(self, kind: str) -> int:
+        """Bytes of the largest "image" or "video"."""
+        return self._limits[kind]
+
     def path(self, sha256: str) -> Path:
         """Where the file is, or would be."""
         return self._folder / sha256

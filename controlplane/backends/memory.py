@@ -38,7 +38,7 @@ from core.protocol import (
     WorkerState,
     failed,
 )
-from core.queue import Rules
+from core.queue_keys import Rules
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,7 @@ import redis.asyncio as redis
 from pydantic import ValidationError
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff, NoBackoff
-from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError, TimeoutError as TooSlow
+from redis.exceptions import RedisError
 
 from controlplane.backends.base import Listener, StoredEvent
 from core.errors import BackendUnavailable
@@ -35,7 +34,7 @@ from core.protocol import (
     WorkerState,
     is_terminal,
 )
-from core.queue import (
+from core.queue_keys import (
     BLOCK_S,
     CLIENT_OPTIONS,
     FEED,
@@ -50,6 +49,7 @@ from core.queue import (
     events_key,
     job_key,
     lane_key,
+    reaching_server,
     script,
     worker_key,
 )
@@ -177,13 +177,8 @@ class ValkeyBackend:
         return dict(zip(LANES, lengths, strict=True))
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
-        try:
+        with reaching_server():
             return await call
-        except (NoConnection, TooSlow) as error:
-            raise BackendUnavailable("the queue can't be reached; try again later") from error
-        except RedisError as error:  # out of memory, disk full: it answers but takes nothing
-            log.exception("the queue refused a call")
-            raise BackendUnavailable(f"the queue refused it: {error}") from error
 
     # --- the reader ----------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ def register_pages(app: FastAPI, services: Services) -> None:
     ui.run_with(
         app,
         title="diffbox",
+        favicon=assets.FOLDER / "favicon.svg",
         dark=None,
         language="en-US",
         reconnect_timeout=RECONNECT_S,

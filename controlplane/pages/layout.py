@@ -25,7 +25,6 @@ def shell(pages: dict[str, Callable[..., None]], *, sign_out: bool) -> None:
         pages: page function by path; `{name}` in a path is an argument of its function.
         sign_out: whether there is somebody to sign out.
     """
-    ui.skip_link()
     with ui.element("nav").classes("nav").props('aria-label="Main"'):
         with ui.link(target="/").classes("brand").props('aria-label="diffbox"'):
             ui.element("img").props('alt="" width=28 height=28 src="/favicon.ico"')
@@ -34,7 +33,8 @@ def shell(pages: dict[str, Callable[..., None]], *, sign_out: bool) -> None:
     router = ui.context.client.sub_pages_router
     _mark(links, router.current_path)
     router.on_path_changed(lambda path: _mark(links, path))
-    ui.sub_pages(dict(pages)).classes("content")
+    content = ui.sub_pages(dict(pages)).classes("content")
+    ui.skip_link("Skip to the page", target=content)
 
 
 def _link(path: str, icon: str, word: str) -> ui.link:

@@ -1,0 +1,273 @@
+"""WanVideo: the adapter between a recipe's run and DiffSynth's stock Wan pipeline.
+
+    denoise = pipe(...) with vae.decode replaced   ──> latents (1, 16, T, h, w)
+    decode  = the stock decoder, frame by frame    ──> uint8 frames (H, W, 3)
+
+The stock `__call__` runs unchanged. Progress enters by `progress_bar_cmd` and the VAE module's
+`tqdm`; cancel also by hooks on every block, since one step of the real model takes seconds.
+Everything hooked is taken off again when the call ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+
+from core.pipelines.decoding import Frame, decode_stream, decode_tiled
+from core.pipelines.loading import out_of_memory
+from core.pipelines.preview import LatentColours, data_uri
+from core.pipelines.stock import wan_video_vae
+from core.protocol import Device, Stage
+from core.run import Run
+
+
+class WanVideo:
+    """A loaded WanVideoPipeline. One job at a time: the stock pipeline is not re-entrant.
+
+    Args:
+        pipe: DiffSynth's WanVideoPipeline.
+        colours: latents to preview colours.
+        device: what it computes on.
+        provenance: models and versions, for the metadata of outputs.
+    """
+
+    def __init__(
+        self, pipe: Any, *, colours: LatentColours, device: Device, provenance: dict[str, Any]
+    ) -> None:
+        self.provenance = provenance
+        self._pipe = pipe
+        self._colours = colours
+        self._device = device
+
+    def denoise(
+        self,
+        run: Run,
+        *,
+        prompt: str,
+        negative_prompt: str,
+        input_image: Image.Image,
+        end_image: Image.Image | None,
+        input_video: list[Image.Image] | None,
+        denoising_strength: float,
+        seed: int,
+        width: int,
+        height: int,
+        num_frames: int,
+        num_inference_steps: int,
+        cfg_scale: float,
+        sigma_shift: float,
+        switch_dit_boundary: float,
+        tiled: bool,
+        tile_size: tuple[int, int],
+        tile_stride: tuple[int, int],
+    ) -> torch.Tensor:
+        """Encode the inputs and remove the noise; the run is in the stage ENCODING.
+
+        Args:
+            run: told of progress, asked for cancel.
+            prompt: at most 512 tokens are read.
+            negative_prompt: has no effect when cfg_scale is 1.
+            input_image: the first frame, RGB.
+            end_image: the last frame, RGB, or None.
+            input_video: num_frames pictures of exactly (width, height), or None.
+            denoising_strength: in (0, 1]; below 1 only with input_video.
+            seed: of the noise, which is made on the CPU and so the same on every device.
+            width: pixels, a multiple of 16.
+            height: pixels, a multiple of 16.
+            num_frames: 4n + 1.
+            num_inference_steps: at least 1.
+            cfg_scale: 1 or more; 1 takes one forward a step instead of two.
+            sigma_shift: moves the steps towards noise.
+            switch_dit_boundary: noise level in [0, 1] below which the low expert takes over.
+            tiled: encode the inputs in tiles.
+            tile_size: (height, width) in latent pixels.
+            tile_stride: (height, width) in latent pixels.
+
+        Returns:
+            (1, 16, (num_frames - 1) / 4 + 1, height / 8, width / 8) in the pipeline's dtype.
+
+        Raises:
+            JobCancelled: at once, also within a step.
+            OutOfMemory: the device has too little.
+        """
+        steps = _StepWatch(run, self._colours, self._device)
+        with ExitStack() as hooks:
+            hooks.enter_context(out_of_memory("making the video"))
+            hooks.enter_context(self._cancellable(run))
+            hooks.enter_context(_vae_progress(run, Stage.ENCODING))
+            hooks.enter_context(_replaced(self._pipe.vae, "decode", _latents_as_they_are))
+            hooks.enter_context(
+                _replaced(self._pipe.scheduler, "step", steps.watched(self._pipe.scheduler.step))
+            )
+            latents: torch.Tensor = self._pipe(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                input_image=input_image,
+                end_image=end_image,
+                input_video=input_video,
+                denoising_strength=denoising_strength,
+                seed=seed,
+                width=width,
+                height=height,
+                num_frames=num_frames,
+                num_inference_steps=num_inference_steps,
+                cfg_scale=cfg_scale,
+                sigma_shift=sigma_shift,
+                switch_DiT_boundary=switch_dit_boundary,
+                tiled=tiled,
+                tile_size=tile_size,
+                tile_stride=tile_stride,
+                progress_bar_cmd=steps.bar,
+                output_type="floatpoint",
+            )
+        return latents
+
+    def decode(
+        self,
+        run: Run,
+        latents: torch.Tensor,
+        *,
+        tiled: bool,
+        tile_size: tuple[int, int],
+        tile_stride: tuple[int, int],
+    ) -> Iterator[Frame]:
+        """Frames (H, W, 3), uint8, RGB, as they come.
+
+        Args:
+            run: told of progress, asked for cancel.
+            latents: as `denoise` returns them.
+            tiled: decode in tiles, with less memory; then the first frame comes after the last tile.
+            tile_size: (height, width) in latent pixels.
+            tile_stride: (height, width) in latent pixels.
+
+        Raises:
+            JobCancelled: between modules of the decoder.
+            OutOfMemory: the device has too little.
+        """
+        pipe, device = self._pipe, self._device.kind
+        with ExitStack() as hooks:
+            hooks.enter_context(out_of_memory("decoding the video"))
+            hooks.enter_context(self._cancellable(run))
+            pipe.load_models_to_device(["vae"])
+            hooks.callback(pipe.load_models_to_device, [])
+            if tiled:
+                hooks.enter_context(_vae_progress(run, Stage.DECODING))
+                chunks = decode_tiled(
+                    pipe.vae, latents, device, tile_size=tile_size, tile_stride=tile_stride
+                )
+            else:
+                stream = decode_stream(pipe.vae, latents, device)
+                chunks = run.steps(Stage.DECODING, stream, latents.shape[2])
+            for frames in chunks:
+                yield from frames
+
+    def recover(self) -> None:
+        """Bring everything to rest after an exception in the middle of a call."""
+        self._pipe.load_models_to_device([])
+        self._pipe.vae.model.clear_cache()
+        self._empty_caches()
+
+    def release(self) -> None:
+        """Drop the weights; the adapter can't be used after this."""
+        self._pipe = None
+        self._empty_caches()
+
+    def _empty_caches(self) -> None:
+        gc.collect()
+        if self._device.kind == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def _cancellable(self, run: Run) -> Iterator[None]:
+        """While it lasts, every block asks whether the job shall end before it computes."""
+
+        def check(module: Any, inputs: Any) -> None:
+            run.check()
+
+        handles = [block.register_forward_pre_hook(check) for block in self._blocks()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _blocks(self) -> Iterator[torch.nn.Module]:
+        pipe = self._pipe
+        for model in (pipe.dit, pipe.dit2, pipe.text_encoder):
+            if model is not None:
+                yield from model.blocks
+        for part in (pipe.vae.model.encoder.downsamples, pipe.vae.model.decoder.upsamples):
+            yield from part
+
+
+class _StepWatch:
+    """Denoising steps as a stage of the run, with a preview of where they lead."""
+
+    def __init__(self, run: Run, colours: LatentColours, device: Device) -> None:
+        self._run = run
+        self._colours = colours
+        self._device = device
+        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def bar(self, timesteps: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Takes the place of tqdm in the stock loop."""
+        self._run.enter(Stage.DENOISING, len(timesteps))
+        for done, timestep in enumerate(timesteps, start=1):
+            self._run.check()
+            yield timestep
+            if self._device.kind == "cuda":
+                torch.cuda.synchronize()  # else a step is told when it was queued
+            self._run.step(done, self._preview)
+
+    def watched(self, step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """The scheduler's step, remembering what it was given."""
+
+        def remembering(
+            model_output: torch.Tensor, timestep: torch.Tensor, sample: torch.Tensor
+        ) -> torch.Tensor:
+            self._last = (model_output, timestep, sample)
+            return step(model_output, timestep, sample)
+
+        return remembering
+
+    def _preview(self) -> str | None:
+        if self._last is None:
+            return None
+        velocity, timestep, sample = self._last
+        # The clean latents that this step points to: x0 = x - sigma * v.
+        clean = sample - velocity * (float(timestep) / 1000)
+        return data_uri(self._colours.picture(clean))
+
+
+def _latents_as_they_are(latents: torch.Tensor, **_: Any) -> torch.Tensor:
+    return latents
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An instance's method, replaced for a while."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+@contextmanager
+def _vae_progress(run: Run, stage: Stage) -> Iterator[None]:
+    """While it lasts, tiles of the VAE are steps of `stage`."""
+
+    def bar(tiles: list[Any], **_: Any) -> Iterable[Any]:
+        return run.steps(stage, tiles, len(tiles))
+
+    stock = wan_video_vae.tqdm
+    wan_video_vae.tqdm = bar
+    try:
+        yield
+    finally:
+        wan_video_vae.tqdm = stock
