@@ -14,6 +14,7 @@ import httpx
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from controlplane.auth import choose_password
 from controlplane.cli_progress import Interrupt, ProgressLine, Shown
 from controlplane.config import load_settings
 from controlplane.records import JobRecord
@@ -52,8 +53,12 @@ def server_url(args: argparse.Namespace, env: Env) -> str:
 
 def server_of(args: argparse.Namespace, env: Env) -> Server:
     """The server that was named, else the one that this computer's settings describe."""
+    url = server_url(args, env)
     token = args.token or env.text("DIFFBOX_TOKEN") or env.text("DIFFBOX_PASSWORD")
-    return Server(server_url(args, env) or address(load_settings(env)), token)
+    if url:
+        return Server(url, token)
+    settings = load_settings(env)
+    return Server(address(settings), token or choose_password(settings)[0])
 
 
 class Server:

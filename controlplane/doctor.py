@@ -136,7 +136,9 @@ def _memory() -> Finding:
         level="warn" if low else "ok",
         topic="memory",
         text=f"{total / 1e9:.0f} GB",
-        advice="enough for the demo model; real weights pass through memory and want more" if low else "",
+        advice="enough for the demo model; real weights pass through memory and want more"
+        if low
+        else "",
     )
 
 

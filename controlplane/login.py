@@ -18,7 +18,7 @@ _PAGE: Final = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Sign in – diffbox</title>
-<link rel="icon" href="/static/favicon.svg">
+<link rel="icon" href="/favicon.ico">
 <style>
 :root {{ color-scheme: light dark; --back: light-dark(#f6f6f8, #101014);
   --card: light-dark(#fff, #1a1a20); --text: light-dark(#1b1b20, #ececf1);

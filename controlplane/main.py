@@ -7,19 +7,17 @@ Logs JSON lines to stderr; "ready", with the url, comes once it serves.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 
 from controlplane.api import add_error_handlers, api_router
 from controlplane.api.workflows import BODY_MAX
@@ -45,13 +43,13 @@ log = logging.getLogger(__name__)
 
 EX_CONFIG: Final = 78
 """Exit code (sysexits.h): a setting is wrong, starting again is no use."""
-STATIC: Final = Path(__file__).parent / "static"
 _UPLOAD_SLACK: Final = 1_000_000
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     log_json_lines()
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start is told by our own line
     try:
         settings = load_settings()
         app = create_app(settings)
@@ -83,30 +81,16 @@ def create_app(settings: Settings) -> FastAPI:
         ConfigError: a setting is wrong, or another process owns the data folder.
     """
     # NiceGUI costs half a second and is one per process: only who wants pages imports it.
-    from nicegui import ui  # noqa: PLC0415
-
     from controlplane.pages import register_pages  # noqa: PLC0415
 
     services = create_services(settings)
     app = create_api(services)
     register_pages(app, services)
-    ui.run_with(
-        app,
-        title="diffbox",
-        favicon=STATIC / "favicon.svg",
-        dark=None,
-        language="en-US",
-        binding_refresh_interval=None,
-        reconnect_timeout=60,
-        tailwind=False,
-        show_welcome_message=False,
-        storage_secret=app.state.storage_secret,
-    )
     return app
 
 
 def create_api(services: Services) -> FastAPI:
-    """The application without pages: REST, WebSocket, sign-in, static files, guard."""
+    """The application without pages: REST, WebSocket, sign-in, guard."""
     settings = services.settings
     password, made_now = choose_password(settings)
     if made_now:
@@ -122,12 +106,10 @@ def create_api(services: Services) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.services = services
-    app.state.storage_secret = hashlib.sha256(f"nicegui\0{key}".encode()).hexdigest()
     add_error_handlers(app)
     app.include_router(api_router(services))
     app.include_router(events_router(services.jobs))
     app.include_router(login_router(sessions))
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(
         Guard,
         settings=settings,
@@ -141,11 +123,16 @@ def create_api(services: Services) -> FastAPI:
 
 
 def create_services(settings: Settings) -> Services:
-    """The parts of the control plane; nothing runs yet.
+    """The parts of the control plane; nothing runs yet. A password is chosen where one is needed.
 
     Raises:
         ConfigError: a workflow can't be imported, or another process owns the data folder.
     """
+    password, made_now = choose_password(settings)
+    if made_now:
+        sys.stdout.write(f"The password of this diffbox is: {password}\n")
+        sys.stdout.flush()
+    settings = replace(settings, password=password)
     for path in settings.workflows:
         register(path)
     backend = _backend(settings)

@@ -5,6 +5,7 @@ record = apply(record, event)        pure; jobs.py keeps the records, REST and W
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -100,6 +101,18 @@ def new_record(job: Job) -> JobRecord:
         lane=job.lane,
         created_at=job.created_at,
     )
+
+
+def stored_record(raw: Mapping[str, Any]) -> JobRecord:
+    """A record as the store has it: without progress, which is known where the job completed.
+
+    Raises:
+        ValidationError: it is not a record.
+    """
+    record = JobRecord.model_validate(raw)
+    if record.status is JobStatus.COMPLETED:
+        return record.model_copy(update={"progress": JobProgress(fraction=1.0)})
+    return record
 
 
 def apply(record: JobRecord, event: Event) -> JobRecord:

@@ -24,7 +24,7 @@ from tinydb import TinyDB
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 
-from controlplane.records import JobRecord
+from controlplane.records import JobRecord, stored_record
 from core.errors import ConfigError
 from core.protocol import TERMINAL, JobStatus
 
@@ -137,7 +137,7 @@ class JobStore:
         if unsaved := self._unsaved.get(job_id):
             return unsaved[0]
         stored = self._stored(job_id)
-        return None if stored is None else JobRecord.model_validate(stored)
+        return None if stored is None else stored_record(stored)
 
     def cursor(self, job_id: str) -> str:
         """How far the job's events are in its record; "" at the start."""

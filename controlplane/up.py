@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from controlplane.auth import choose_password
 from controlplane.config import Settings
 from controlplane.supervisor import Child, Supervisor
 from controlplane.valkey_server import ValkeyServer
@@ -50,11 +51,15 @@ async def run(settings: Settings, environ: Mapping[str, str], say: Callable[[str
         StartFailed: something did not start.
     """
     settings = check(settings)
-    await Supervisor(
-        children(settings, environ, gpus=find_gpus(environ)),
-        say=say,
-        on_up=lambda: say(f"diffbox is ready: {address(settings)}"),
-    ).run()
+    password, is_new = choose_password(settings)
+
+    def tell() -> None:
+        say(f"diffbox is ready: {address(settings)}")
+        if is_new:
+            say(f"Password (made now, shown only once): {password}")
+
+    kept = children(settings, environ, gpus=find_gpus(environ))
+    await Supervisor(kept, say=say, on_up=tell).run()
 
 
 def check(settings: Settings) -> Settings:

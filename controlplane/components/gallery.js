@@ -3,7 +3,7 @@
 import { call, go, url } from "diffbox/api.js";
 import { fill } from "diffbox/draft.js";
 import { Icon } from "diffbox/icon.js";
-import { live, newestFirst, put } from "diffbox/live.js";
+import { live, newestFirst, put, select } from "diffbox/live.js";
 import { duration, headline, outputs } from "diffbox/words.js";
 import { Viewer } from "diffbox/viewer.js";
 
@@ -101,7 +101,8 @@ export default {
       const { job } = this.shown;
       this.$refs.dialog.close();
       fill(job.workflow, job.params);
-      go(`/create/${job.workflow}?job=${job.id}`);
+      select(job.id);
+      go(`/create/${job.workflow}`);
     },
   },
 };

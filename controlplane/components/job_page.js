@@ -4,7 +4,7 @@ import { call, go, url } from "diffbox/api.js";
 import { clock } from "diffbox/clock.js";
 import { fill } from "diffbox/draft.js";
 import { Icon } from "diffbox/icon.js";
-import { fetchJob, live, UNFINISHED } from "diffbox/live.js";
+import { fetchJob, live, select, UNFINISHED } from "diffbox/live.js";
 import { ago, bytes, duration, headline, moment, STAGES, stageWord, STATUS, took, workflowTitle } from "diffbox/words.js";
 import { runAgain, Viewer } from "diffbox/viewer.js";
 
@@ -25,7 +25,7 @@ export default {
         <h1 class="cut" :title="name">{{ name }}</h1>
         <span class="badge" :class="job.status"><i class="dot" :class="job.status"></i>{{ status }}</span>
         <span class="grow"></span>
-        <button type="button" class="btn" @click="reuse"><dbx-icon name="sliders-horizontal" />Use these settings again</button>
+        <button v-if="open" type="button" class="btn" @click="reuse"><dbx-icon name="sliders-horizontal" />Use these settings again</button>
       </header>
       <div class="job-grid">
         <div class="job-main">
@@ -85,8 +85,11 @@ export default {
     name() {
       return headline(this.job);
     },
+    open() {
+      return UNFINISHED.has(this.job.status); // the viewer of an ended job has this button itself
+    },
     status() {
-      return this.job.cancel_requested && UNFINISHED.has(this.job.status) ? "Cancelling…" : STATUS[this.job.status];
+      return this.job.cancel_requested && this.open ? "Cancelling…" : STATUS[this.job.status];
     },
     stages() {
       const seconds = this.job.metrics?.stages_s ?? {};
@@ -172,7 +175,8 @@ export default {
     },
     reuse() {
       fill(this.job.workflow, this.job.params);
-      go(`/create/${this.job.workflow}?job=${this.job.id}`);
+      select(this.job.id);
+      go(`/create/${this.job.workflow}`);
     },
     async again() {
       this.problem = "";

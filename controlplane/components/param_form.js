@@ -92,7 +92,7 @@ export default {
       const { health } = live;
       if (!this.view.model.ready) return "Its weights are not on this machine yet";
       if (health && !health.workers?.length) return "No worker yet: the job will wait";
-      return this.view.model.demo ? "For trying things out, not for pictures" : "Ready to run";
+      return this.view.model.demo ? "To try things out" : "Ready to run";
     },
   },
   watch: {

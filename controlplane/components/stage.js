@@ -2,7 +2,7 @@
 
 import { fill } from "diffbox/draft.js";
 import { Icon } from "diffbox/icon.js";
-import { fetchJob, live, select, unfinished } from "diffbox/live.js";
+import { chosen, fetchJob, live, select, unfinished } from "diffbox/live.js";
 import { go } from "diffbox/api.js";
 import { headline } from "diffbox/words.js";
 import { runAgain, Viewer } from "diffbox/viewer.js";
@@ -38,7 +38,7 @@ export default {
     },
   },
   async mounted() {
-    const wanted = new URL(location.href).searchParams.get("job") ?? live.selected;
+    const wanted = chosen();
     if (wanted) return this.open(wanted);
     // Nothing was chosen: what runs now is what one wants to see.
     this.unwatch = Vue.watch(
@@ -62,7 +62,7 @@ export default {
     },
     reuse() {
       fill(this.job.workflow, this.job.params);
-      if (this.job.workflow !== this.workflow) go(`/create/${this.job.workflow}?job=${this.job.id}`);
+      if (this.job.workflow !== this.workflow) go(`/create/${this.job.workflow}`);
       else document.querySelector(".form")?.scrollIntoView({ block: "start" });
       live.announcement = "The form holds the settings of this job";
     },

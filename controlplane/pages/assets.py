@@ -33,12 +33,12 @@ class _Immutable(StaticFiles):
 def serve(app: FastAPI) -> None:
     """Serve the static files from `app` and name them in the head of every page."""
     base = f"/static/{_digest()}"
-    app.mount(base, _Immutable(directory=FOLDER), name="static")
-
     @app.get("/favicon.ico", include_in_schema=False)
+    @app.get("/static/favicon.svg", include_in_schema=False)
     async def favicon() -> FileResponse:
         return FileResponse(FOLDER / "favicon.svg", media_type="image/svg+xml")
 
+    app.mount(base, _Immutable(directory=FOLDER), name="static")
     ui.add_head_html(
         f'<meta name="diffbox-static" content="{base}">'
         '<meta name="theme-color" content="#0b0b0e">'

@@ -18,6 +18,7 @@ export const DropZone = {
     file: { type: Object, default: null }, // what is known about the file
     labelled: String, // id of the label
     described: String,
+    help: String,
     wrong: Boolean,
     takesPaste: Boolean,
   },
@@ -54,13 +55,17 @@ export const DropZone = {
     <button v-else type="button" class="drop-empty" :aria-labelledby="labelled + ' ' + labelled + '-how'" :aria-describedby="described"
             @click="$refs.input.click()">
       <dbx-icon :name="kind === 'image' ? 'image-plus' : 'film'" />
-      <span :id="labelled + '-how'">{{ over ? "Drop it" : "Drop " + noun + (takesPaste ? ", paste" : "") + " or " }}<u v-if="!over">browse</u></span>
-      <small>{{ types }}</small>
+      <span :id="labelled + '-how'">{{ how }}<u v-if="!over && !touch">browse</u></span>
+      <small>{{ help }} {{ types }}.</small>
     </button>
     <p v-if="problem" class="problem" role="alert"><dbx-icon name="circle-alert" />{{ problem }}</p>
   </div>`,
-  data: () => ({ over: false, busy: null, sent: 0, name: "", local: "", problem: "", lost: false, natural: "" }),
+  data: () => ({ touch: matchMedia("(pointer: coarse)").matches, over: false, busy: null, sent: 0, name: "", local: "", problem: "", lost: false, natural: "" }),
   computed: {
+    how() {
+      if (this.over) return "Drop it";
+      return this.touch ? `Choose ${this.noun}` : `Drop ${this.noun}${this.takesPaste ? ", paste" : ""} or `;
+    },
     noun() {
       return NOUNS[this.kind];
     },

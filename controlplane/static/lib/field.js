@@ -34,7 +34,7 @@ export const Field = {
               :aria-labelledby="id" :aria-describedby="id + '-help'" :disabled="blocked" @click="set(!now)"><i></i></button>
     </div>
 
-    <textarea v-if="field.widget === 'textarea'" :id="id + '-in'" v-bind="common" :rows="field.required ? 4 : 2" :maxlength="field.max_length"
+    <textarea v-if="field.widget === 'textarea'" :id="id + '-in'" v-bind="common" :class="{ tall: field.required }" :placeholder="field.help" :rows="field.required ? 4 : 2" :maxlength="field.max_length"
               :value="now ?? ''" @input="set($event.target.value || undefined)"></textarea>
 
     <div v-else-if="field.widget === 'select'" class="pick">
@@ -74,7 +74,7 @@ export const Field = {
     </div>
 
     <drop-zone v-else-if="field.widget === 'image' || field.widget === 'video'" v-show="!blocked" :kind="field.widget" :value="value" :file="file"
-               :labelled="id" :described="id + '-help'" :wrong="!!problem" :takes-paste="takesPaste" @chosen="chosen" @removed="set(undefined)" />
+               :labelled="id" :described="id + '-help'" :help="field.help" :wrong="!!problem" :takes-paste="takesPaste" @chosen="chosen" @removed="set(undefined)" />
 
     <input v-else-if="field.widget !== 'switch'" :id="id + '-in'" v-bind="common" :type="numeric ? 'number' : 'text'" :min="field.minimum"
            :max="field.maximum" :step="numeric ? field.step : undefined" :maxlength="field.max_length" :value="now ?? ''"
@@ -85,7 +85,7 @@ export const Field = {
         <template v-if="problem.nearest.length">Use <button v-for="near in problem.nearest" :key="near" type="button" class="chip" @click="set(near)">{{ near }}</button></template>
       </span>
     </p>
-    <p :id="id + '-help'" class="help">{{ view.blocked || field.help }}</p>
+    <p v-show="!problem || view.blocked" :id="id + '-help'" class="help" :class="{ sr: quiet && !view.blocked }">{{ view.blocked || field.help }}</p>
   </div>`,
   computed: {
     id() {
@@ -96,6 +96,9 @@ export const Field = {
     },
     half() {
       return ["number", "pair"].includes(this.field.widget);
+    },
+    quiet() {
+      return ["textarea", "image", "video"].includes(this.field.widget); // shown inside the widget
     },
     numeric() {
       return this.field.type === "integer" || this.field.type === "number";

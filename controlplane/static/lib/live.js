@@ -11,6 +11,8 @@ import { headline } from "./words.js";
 const BACKOFF_MS = { first: 500, most: 8000 };
 const HEALTH_MS = 10_000;
 const KEEP_FINISHED = 200;
+const SELECTED_KEY = "diffbox.job";
+const CREATE_PATH = /\/(create\/[^/]+)?$/;
 
 export const UNFINISHED = new Set(["queued", "running"]);
 
@@ -56,13 +58,20 @@ export async function cancelJob(id) {
 
 // --- the stage's job -----------------------------------------------------------------------------
 
+// In the address for people, and in the tab's storage because NiceGUI changes the address only
+// after it has drawn a page.
 export function select(id) {
   live.selected = id;
+  if (id) sessionStorage.setItem(SELECTED_KEY, id);
+  else sessionStorage.removeItem(SELECTED_KEY);
   const here = new URL(location.href);
+  if (!CREATE_PATH.test(here.pathname)) return;
   if (id) here.searchParams.set("job", id);
   else here.searchParams.delete("job");
   history.replaceState(history.state, "", here);
 }
+
+export const chosen = () => new URL(location.href).searchParams.get("job") ?? sessionStorage.getItem(SELECTED_KEY);
 
 // --- messages ------------------------------------------------------------------------------------
 
