@@ -114,8 +114,7 @@ class Server:
 
     def cancel(self, job_id: str) -> JobRecord:
         """Ask for the job's end; gives the job as it is then."""
-        self.request("DELETE", f"/api/jobs/{job_id}")
-        return self.job(job_id)
+        return JobRecord.model_validate(self.request("DELETE", f"/api/jobs/{job_id}"))
 
     def download(self, path: str, target: Path) -> Path:
         """Fetch an output into a local file."""

@@ -52,6 +52,8 @@ class Settings(CoreConfig):
     """DIFFBOX_GRACE_S: how long a cancelled job may take to end before its process is killed."""
     max_crashes: int = 3
     """DIFFBOX_MAX_CRASHES: a job that has cost so many processes is not tried again."""
+    retry_delay_s: float = 5.0
+    """DIFFBOX_RETRY_DELAY_S: wait before a job is run again whose error may pass."""
     lane_length: int = 1000
     """DIFFBOX_LANE_LENGTH: jobs that a lane holds, waiting and running, before it answers 429."""
     image_max_bytes: int = 64_000_000
@@ -99,6 +101,7 @@ def load_settings(env: Env | None = None) -> Settings:
         lease_s=env.seconds("DIFFBOX_LEASE_S", 30.0, low=3.0),
         grace_s=env.seconds("DIFFBOX_GRACE_S", 10.0),
         max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
+        retry_delay_s=env.seconds("DIFFBOX_RETRY_DELAY_S", 5.0),
         lane_length=env.integer("DIFFBOX_LANE_LENGTH", 1000, low=1, high=100_000),
         image_max_bytes=env.integer("DIFFBOX_IMAGE_MAX_MB", 64, low=1, high=10_000) * 1_000_000,
         video_max_bytes=env.integer("DIFFBOX_VIDEO_MAX_MB", 512, low=1, high=100_000) * 1_000_000,

@@ -150,6 +150,7 @@ def _backend(settings: Settings) -> Backend:
     rules = Rules(
         lease_s=settings.lease_s,
         max_crashes=settings.max_crashes,
+        retry_delay_s=settings.retry_delay_s,
         lane_limit=settings.lane_length,
     )
     if settings.backend == "memory":

@@ -60,6 +60,7 @@ async def run(settings: Settings, environ: Mapping[str, str], say: Callable[[str
 
     kept = children(settings, environ, gpus=find_gpus(environ))
     await Supervisor(kept, say=say, on_up=tell).run()
+    say("stopped")
 
 
 def check(settings: Settings) -> Settings:
@@ -162,9 +163,12 @@ async def answers(settings: Settings) -> bool:
     try:
         async with asyncio.timeout(2):
             reader, writer = await asyncio.open_connection(local_host(settings), settings.port)
-            writer.write(f"{request}\r\n\r\n".encode())
-            status = await reader.readline()
-            writer.close()
+            try:
+                writer.write(f"{request}\r\n\r\n".encode())
+                status = await reader.readline()
+            finally:
+                writer.close()
+                await writer.wait_closed()
     except (OSError, TimeoutError):
         return False
     return status.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4"))

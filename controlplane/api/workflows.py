@@ -69,8 +69,11 @@ def router(services: Services) -> APIRouter:
     async def list_workflows() -> WorkflowList:
         """What can be made, with which parameters, on which models."""
         ready = {model for worker in services.backend.workers() for model in worker.models}
-        return WorkflowList(workflows=[_described(recipe, ready) for recipe in workflows()])
+        return WorkflowList(
+            workflows=[_described(recipe, schemas[recipe.id], ready) for recipe in workflows()]
+        )
 
+    schemas = {recipe.id: recipe.params.model_json_schema() for recipe in workflows()}
     for recipe in workflows():
         routes.add_api_route(
             f"/{recipe.id}",
@@ -82,7 +85,9 @@ def router(services: Services) -> APIRouter:
             summary=f"Submit: {recipe.title}",
             description=recipe.summary,
             operation_id=f"submit_{recipe.id}",
-            openapi_extra=_request_body(recipe),
+            # The route itself takes JSON unchecked, because `parse` checks it once and in our
+            # words. Schemas of its own ($defs) stay inside: no second place is needed for them.
+            openapi_extra=_request_body(schemas[recipe.id]),
         )
 
     @routes.post("/{workflow_id}", include_in_schema=False)
@@ -126,12 +131,12 @@ async def json_object(request: Request) -> dict[str, Any]:
     return cast("dict[str, Any]", raw)
 
 
-def _described(recipe: Workflow[Any], ready: set[str]) -> WorkflowBody:
+def _described(recipe: Workflow[Any], schema: dict[str, Any], ready: set[str]) -> WorkflowBody:
     return WorkflowBody(
         id=recipe.id,
         title=recipe.title,
         summary=recipe.summary,
-        params=recipe.params.model_json_schema(),
+        params=schema,
         models=[_model(row, row.id in ready) for row in recipe.models],
     )
 
@@ -148,8 +153,5 @@ def _model(row: ModelRef, ready: bool) -> ModelBody:
     )
 
 
-def _request_body(recipe: Workflow[Any]) -> dict[str, Any]:
-    """The body for OpenAPI. The route itself takes JSON unchecked: `parse` checks it once."""
-    # Schemas of their own ($defs) stay inside: then the document needs no second place for them.
-    schema = recipe.params.model_json_schema()
+def _request_body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

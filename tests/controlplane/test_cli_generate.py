@@ -139,7 +139,7 @@ def test_an_engine_that_dies_leaves_its_last_words(env: dict[str, str]) -> None:
 def test_ctrl_c_cancels_the_job_and_leaves_nothing(env: dict[str, str], tmp_path: Path) -> None:
     out, mark = tmp_path / "out.mp4", new_mark()
     process = subprocess.Popen(
-        [*GENERATE, "sleeper", "--seconds", "60", "-o", str(out)],
+        [*GENERATE, "sleeper", "--seconds", "60", "--steps", "600", "-o", str(out)],
         env=env | mark,
         stderr=subprocess.PIPE,
         text=True,

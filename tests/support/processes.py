@@ -18,16 +18,19 @@ def alive(pid: int) -> bool:
     return _state(pid) not in {"Z", "X", ""}
 
 
-def marked(mark: dict[str, str]) -> dict[int, str]:
-    """The living processes that inherited the mark: pid -> command line."""
+def marked(mark: dict[str, str], folder: Path | None = None) -> dict[int, str]:
+    """The living processes that inherited the mark: pid -> command line.
+
+    Valkey writes its title over its environment, so what works inside `folder` counts as well.
+    """
     wanted = f"{MARK}={mark[MARK]}".encode()
     found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    for proc in Path("/proc").glob("[0-9]*"):
         try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0") and alive(int(folder.name)):
-                found[int(folder.name)] = (
-                    (folder / "cmdline").read_text().replace("\0", " ").strip()
-                )
+            is_ours = wanted in (proc / "environ").read_bytes().split(b"\0")
+            is_inside = folder is not None and (proc / "cwd").readlink().is_relative_to(folder)
+            if (is_ours or is_inside) and alive(int(proc.name)):
+                found[int(proc.name)] = (proc / "cmdline").read_text().replace("\0", " ").strip()
         except OSError:  # it ended while we looked
             continue
     return found

@@ -36,7 +36,7 @@ export function timeLeft(job, now) {
   const eta = job.progress?.eta_s;
   if (eta == null) return "estimating…";
   const left = Math.max(0, eta - (now - job.told_at) / 1000);
-  if (left < 2) return "almost done";
+  if (left < 1) return "finishing…";
   return `about ${roughly(left)} left`;
 }
 

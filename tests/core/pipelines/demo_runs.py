@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from core.config import CoreConfig
@@ -18,6 +19,8 @@ from core.protocol import Job, Progress
 from core.run import Run
 from core.storage import LocalStorage
 from core.workflows.base import PipelineSpec
+
+Frames = npt.NDArray[np.uint8]
 
 DEMO = PipelineSpec(family="wan_video", model="wan-demo")
 SIZE = 64
@@ -68,7 +71,7 @@ def arguments(**changes: Any) -> dict[str, Any]:
         "width": SIZE,
         "height": SIZE,
         "num_frames": FRAMES,
-        "num_inference_steps": 4,
+        "num_inference_steps": 3,
         "cfg_scale": 2.0,
         "sigma_shift": 5.0,
         "switch_dit_boundary": 0.9,
@@ -79,7 +82,7 @@ def arguments(**changes: Any) -> dict[str, Any]:
     return {**usual, **changes}
 
 
-def frames_by(wan: WanVideo, run: Run, **changes: Any) -> np.ndarray[Any, Any]:
+def frames_by(wan: WanVideo, run: Run, **changes: Any) -> Frames:
     """The video that the adapter makes, (T, H, W, 3)."""
     given = arguments(**changes)
     latents = wan.denoise(run, **given)
