@@ -91,7 +91,8 @@ class LocalRunner:
             words = self._log.read_text("utf-8", "replace")[-_LAST_WORDS:].strip()
             raise EngineDied(error.exit_code, f"{error.message}\n{words}") from error
         finally:
-            self._process.close()
+            # Not close(): outputs are stored by now, and an engine that loads does not listen.
+            self._process.kill()
         return Result(job=job, event=event, file=lambda artifact: self._outputs / artifact.url)
 
     @property

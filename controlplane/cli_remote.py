@@ -39,10 +39,12 @@ class ServerRefused(DiffboxError):
 
 
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the server is and how it lets us in."""
-    parser.add_argument("--url", metavar="URL", help="address of a running diffbox [DIFFBOX_URL]")
+    """Where the server is. Its password is no flag: other users can read arguments."""
     parser.add_argument(
-        "--token", metavar="TEXT", help="its password [DIFFBOX_TOKEN or DIFFBOX_PASSWORD]"
+        "--url",
+        metavar="URL",
+        help="address of a running diffbox [DIFFBOX_URL]; its password is taken from "
+        "DIFFBOX_TOKEN or DIFFBOX_PASSWORD",
     )
 
 
@@ -54,7 +56,7 @@ def server_url(args: argparse.Namespace, env: Env) -> str:
 def server_of(args: argparse.Namespace, env: Env) -> Server:
     """The server that was named, else the one that this computer's settings describe."""
     url = server_url(args, env)
-    token = args.token or env.text("DIFFBOX_TOKEN") or env.text("DIFFBOX_PASSWORD")
+    token = env.text("DIFFBOX_TOKEN") or env.text("DIFFBOX_PASSWORD")
     if url:
         return Server(url, token)
     settings = load_settings(env)
@@ -213,5 +215,5 @@ def _refused(answer: httpx.Response) -> DiffboxError:
     if code == BackendUnavailable.code:
         return BackendUnavailable(message)
     if code == "unauthorized":
-        message += " (give --token, or set DIFFBOX_TOKEN)"
+        message += " (set DIFFBOX_TOKEN)"
     return ServerRefused(code, message, problems=problems)

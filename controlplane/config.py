@@ -43,7 +43,7 @@ class Settings(CoreConfig):
     worker_count: int = 1
     """DIFFBOX_WORKER_COUNT: how many workers `diffbox up` starts, one a GPU."""
     python_path: str = sys.executable
-    """DIFFBOX_PYTHON_PATH: interpreter of the processes that run jobs."""
+    """DIFFBOX_PYTHON_PATH: interpreter of the processes that run jobs, or its environment."""
     engine: str = "handler.compose:build_engine"
     """DIFFBOX_ENGINE: "package.module:function" that builds the engine in its own process."""
     lease_s: float = 30.0
@@ -149,10 +149,17 @@ def _valkey_url(env: Env) -> str:
 
 
 def _python(env: Env) -> str:
-    python = env.text("DIFFBOX_PYTHON_PATH", sys.executable)
-    if os.sep in python and not os.access(Path(python).expanduser(), os.X_OK):
-        raise ConfigError(f"DIFFBOX_PYTHON_PATH={python!r} is not a program that can be run")
-    return str(Path(python).expanduser()) if os.sep in python else python
+    given = env.text("DIFFBOX_PYTHON_PATH", sys.executable)
+    path = Path(given).expanduser()
+    if path.is_dir():
+        path /= "bin/python"
+    elif os.sep not in given:
+        return given
+    if not os.access(path, os.X_OK):
+        raise ConfigError(
+            f"DIFFBOX_PYTHON_PATH={given!r} is neither a Python program nor a virtual environment"
+        )
+    return str(path)
 
 
 def _engine(env: Env) -> str:

@@ -100,7 +100,7 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 
 def _gpu(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    program = shutil.which("nvidia-smi")
+    program = shutil.which("nvidia-smi", path=environ.get("PATH"))
     query = "--query-gpu=name,memory.total,memory.free,driver_version"
     rows = _output([program, query, "--format=csv,noheader"]).splitlines() if program else []
     if not rows:

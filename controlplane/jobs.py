@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from core.workflows.params import Params, hints_of
 log = logging.getLogger(__name__)
 
 PAGE_MAX: Final = 200
+EVENTS_KEPT_JOBS: Final = 10
+"""The backend keeps the events of so many ended jobs; the record is what stays of the others."""
 
 Subscriber = Callable[[JobRecord, Event | None], None]
 """Called on the event loop after each change; the event is None when only a cancel was asked for.
@@ -69,6 +72,8 @@ class Jobs:
         self._abandoned: set[str] = set()
         self._subscribers: list[Subscriber] = []
         self._adoptions: set[asyncio.Task[None]] = set()
+        self._ended: deque[str] = deque()
+        self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up the unfinished jobs and start the backend."""
@@ -80,8 +85,9 @@ class Jobs:
     async def close(self) -> None:
         """Stop following; jobs in other processes go on. All records are on disk afterwards."""
         await self._backend.close()
-        for adoption in self._adoptions:
-            adoption.cancel()
+        for task in (*self._adoptions, self._forgetting):
+            if task:
+                task.cancel()
         await self._store.close()
 
     # --- what people and programs ask for ------------------------------------------------------
@@ -239,6 +245,9 @@ class Jobs:
         if not isinstance(event, Progress):
             self._store.put(record, cursor)
         self._tell(record, event)
+        if record.finished:
+            self._ended.append(job_id)
+            self._forget_soon()
 
     def on_found(self, job_id: str) -> None:
         """Give a job that somebody else put in a record, and follow it."""
@@ -261,8 +270,27 @@ class Jobs:
             if record.cancel_requested:
                 await self._backend.cancel(record.id)
         self._abandoned &= known
+        self._ended = deque(job_id for job_id in sorted(known) if self._store.ended(job_id))
+        self._forget_soon()
         for job_id in sorted(known):
             self.on_found(job_id)
+
+    def _forget_soon(self) -> None:
+        if len(self._ended) > EVENTS_KEPT_JOBS and self._forgetting is None:
+            self._forgetting = asyncio.get_running_loop().create_task(self._forget_oldest())
+
+    async def _forget_oldest(self) -> None:
+        """Have the backend drop what is on disk here, so that it holds no more than it must."""
+        try:
+            await self._store.flush()
+            while len(self._ended) > EVENTS_KEPT_JOBS:
+                oldest = set(islice(self._ended, len(self._ended) - EVENTS_KEPT_JOBS))
+                await self._backend.forget(oldest)
+                self._ended = deque(job_id for job_id in self._ended if job_id not in oldest)
+        except (BackendUnavailable, OSError) as error:
+            log.warning("ended jobs stay in the backend for now: %s", error)
+        finally:
+            self._forgetting = None
 
     async def _submit_again(self, record: JobRecord) -> None:
         """The backend has lost the job, so it begins anew."""

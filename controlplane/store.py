@@ -153,6 +153,10 @@ class JobStore:
             if status is None or self._statuses[job_id] is status:
                 yield job_id
 
+    def ended(self, job_id: str) -> bool:
+        """Whether the job is known and has ended."""
+        return self._statuses.get(job_id) in TERMINAL
+
     def unfinished(self) -> list[str]:
         """Ids of the jobs that have not ended, oldest first."""
         return [job_id for job_id in self._ids if self._statuses[job_id] not in TERMINAL]

@@ -248,7 +248,7 @@ def find_gpus(environ: Mapping[str, str]) -> list[str]:
     """Names for CUDA_VISIBLE_DEVICES, one a GPU; empty when there is none to see."""
     if "CUDA_VISIBLE_DEVICES" in environ:
         return [gpu for item in environ["CUDA_VISIBLE_DEVICES"].split(",") if (gpu := item.strip())]
-    program = shutil.which("nvidia-smi")
+    program = shutil.which("nvidia-smi", path=environ.get("PATH"))
     if not program:
         return []
     argv = [program, "--query-gpu=uuid", "--format=csv,noheader"]

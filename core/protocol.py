@@ -10,7 +10,7 @@ deployed apart and an older reader must survive a newer writer.
 
 from __future__ import annotations
 
-import os
+import secrets
 import time
 import uuid
 from datetime import UTC, datetime
@@ -62,11 +62,10 @@ def now() -> datetime:
 
 
 def new_job_id() -> str:
-    """A UUIDv7 (RFC 9562): sorts by creation time to the millisecond."""
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10))
-    value = milliseconds << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
-    value |= 0b10 << 62 | random & (1 << 62) - 1
+    """A UUIDv7 that sorts by creation time to 0.25 us (RFC 9562 section 6.2, method 3)."""
+    milliseconds, rest_ns = divmod(time.time_ns(), 1_000_000)
+    value = milliseconds << 80 | 0x7 << 76 | (rest_ns * 4096 // 1_000_000) << 64
+    value |= 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=value))
 
 

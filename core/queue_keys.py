@@ -11,7 +11,7 @@ Shared by core.queue (workers) and the control plane's asyncio client.
                                   queued_at started_at finished_at (ms)               day
     {dbx}:ev:<id>         stream  one job's events, MAXLEN ~1000; an entry's id is    as the job
                                   the cursor to go on from
-    {dbx}:feed            stream  all events but progress, of all jobs; ~10000        permanent
+    {dbx}:feed            stream  types of all events but progress; ~300            permanent
     {dbx}:delayed         zset    ids of jobs that wait for a retry, by due time      permanent
     {dbx}:dead            stream  job, reason: buried after too many crashes; ~1000   permanent
     {dbx}:workers         zset    ids of workers, by when they were last heard        permanent
@@ -71,7 +71,7 @@ CLIENT_OPTIONS: Final[dict[str, Any]] = {
 Verdict = Literal["go", "cancel", "lost"]
 Outcome = Literal["completed", "cancelled", "failed", "queued", "refused"]
 CancelReply = Literal["cancelled", "cancelling", "missing", "completed", "failed"]
-Script = Literal["enqueue", "take", "beat", "finish", "cancel", "waiting"]
+Script = Literal["enqueue", "take", "beat", "finish", "cancel", "waiting", "forget"]
 
 
 def lane_key(lane: Lane) -> str:
@@ -153,7 +153,7 @@ def encode_event(event: Event) -> str:
 
 
 def decode(entry: tuple[str, Mapping[str, str]]) -> tuple[str, Event | None]:
-    """The cursor and the event of an entry of the feed or of a job's stream.
+    """The cursor and the event of an entry of a job's stream.
 
     The event is None when its type is newer than this version.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.config import CoreConfig, Env, core_fields
+from core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,13 @@ def from_env(values: Mapping[str, str] | None = None, *, pid: int = 0) -> Worker
     env = Env(values)
     lease_s = env.seconds("DIFFBOX_LEASE_S", 30.0, low=1.0)
     beat_s = env.seconds("DIFFBOX_BEAT_S", min(5.0, lease_s / 6), low=0.1)
+    if beat_s > lease_s / 3:
+        raise ConfigError(
+            f"DIFFBOX_BEAT_S={beat_s:g} is over a third of the lease of {lease_s:g} s"
+        )
+    engine = env.text("DIFFBOX_ENGINE", "handler.compose:build_engine")
+    if not all(engine.partition(":")):
+        raise ConfigError(f'DIFFBOX_ENGINE={engine!r} is not "package.module:function"')
     return WorkerConfig(
         **core_fields(env),
         worker_id=env.text("DIFFBOX_WORKER_ID", f"{socket.gethostname()}-{pid}"),
@@ -60,5 +68,5 @@ def from_env(values: Mapping[str, str] | None = None, *, pid: int = 0) -> Worker
         max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
         drain_s=env.seconds("DIFFBOX_DRAIN_S", 5.0),
         retry_delay_s=env.seconds("DIFFBOX_RETRY_DELAY_S", 5.0),
-        engine=env.text("DIFFBOX_ENGINE", "handler.compose:build_engine"),
+        engine=engine,
     )

@@ -8,6 +8,7 @@ opaque text that marks a place in one job's events; "" is before the first one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +75,9 @@ class Backend(Protocol):
 
     async def job(self, job_id: str) -> Job | None:
         """The job as it was submitted, None when unknown."""
+
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Drop the events of ended jobs whose records are safe; others stay as they are."""
 
     def workers(self) -> tuple[WorkerState, ...]:
         """Who runs jobs, as last told; empty when nobody does or the place can't be reached."""

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -159,6 +160,12 @@ class MemoryBackend:
         with self._change:
             entry = self._entries.get(job_id) or self._finished.get(job_id)
             return entry.job if entry else None
+
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Drop the events of ended jobs."""
+        with self._change:
+            for job_id in job_ids:
+                self._finished.pop(job_id, None)
 
     def workers(self) -> tuple[WorkerState, ...]:
         """The one child."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -87,6 +87,7 @@ class ValkeyBackend:
         )
         self._enqueue = self._client.register_script(script("enqueue"))
         self._cancel = self._client.register_script(script("cancel"))
+        self._forget = self._client.register_script(script("forget"))
         self._active: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
         self._feed = START
@@ -109,9 +110,12 @@ class ValkeyBackend:
 
     async def close(self) -> None:
         """End reading and close all connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:
+            # More than once: redis-py was seen to lose a cancel that came together with a reply.
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.2)
         await self._client.aclose()
         await self._reading.aclose()
 
@@ -163,6 +167,11 @@ class ValkeyBackend:
         """The job as its hash keeps it."""
         raw = await self._ask(self._client.hget(job_key(job_id), "spec"))
         return None if raw is None else Job.model_validate_json(raw)
+
+    async def forget(self, job_ids: Collection[str]) -> None:
+        """Delete their hashes and streams, which would otherwise stay for a day."""
+        if job_ids:
+            await self._ask(self._forget(args=list(job_ids)))
 
     def workers(self) -> tuple[WorkerState, ...]:
         """As told within the last second."""

@@ -8,6 +8,7 @@ import { duration, headline, outputs } from "diffbox/words.js";
 import { Viewer } from "diffbox/viewer.js";
 
 const PAGE = 36;
+const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
 export default {
   components: { "dbx-icon": Icon, "dbx-viewer": Viewer },
@@ -17,8 +18,8 @@ export default {
     <p v-if="problem" class="alert" role="alert">{{ problem }}</p>
     <ul v-if="items.length" class="wall">
       <li v-for="(item, i) in items" :key="item.job.id">
-        <button type="button" class="tile" :aria-label="'Open ' + item.name" @click="show(i)" @pointerenter="playing = hover($event) ? item.job.id : null"
-                @pointerleave="playing = null" @focus="playing = item.job.id" @blur="playing = null">
+        <button type="button" class="tile" :aria-label="'Open ' + item.name" @click="show(i)" @pointerenter="play(item.job.id, $event)"
+                @pointerleave="playing = null" @focus="play(item.job.id, $event)" @blur="playing = null">
           <img v-if="item.still" :src="link(item.still.url)" alt="" loading="lazy" decoding="async" :width="item.still.width" :height="item.still.height">
           <video v-if="playing === item.job.id && item.main.kind === 'video'" :src="link(item.main.url)" muted loop autoplay playsinline tabindex="-1"></video>
           <span v-if="item.length" class="tile-time num">{{ item.length }}</span>
@@ -67,7 +68,10 @@ export default {
   methods: {
     link: url,
     // A finger has no hover: a tap opens the large view instead.
-    hover: (event) => event.pointerType === "mouse",
+    play(id, event) {
+      if (CALM.matches || (event.pointerType && event.pointerType !== "mouse")) return;
+      this.playing = id;
+    },
     show(i) {
       this.at = i;
       this.playing = null;

@@ -112,12 +112,22 @@ export default {
         ["Created", `${moment(job.created_at)} (${ago(job.created_at, clock.now)})`],
         ["Started", moment(job.started_at)],
         ["Took", took(job)],
+        ...this.measured,
         ["Worker", job.worker],
         ["Attempt", job.attempt > 1 ? job.attempt : ""],
         ["Lane", job.lane === "normal" ? "" : job.lane],
         ["Id", job.id],
       ];
       return rows.filter(([, value]) => value);
+    },
+    // What else the worker has measured: numbers by name, seconds when it ends in _s.
+    measured() {
+      return Object.entries(this.job.metrics ?? {})
+        .filter(([name, value]) => typeof value === "number" && !["seed", "total_s"].includes(name))
+        .map(([name, value]) => {
+          const words = name.replace(/_s$/, "").replaceAll("_", " ");
+          return [words[0].toUpperCase() + words.slice(1), name.endsWith("_s") ? duration(value) : value];
+        });
     },
     params() {
       const titles = this.titles[this.job.workflow] ?? {};

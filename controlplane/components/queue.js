@@ -15,7 +15,7 @@ export default {
     <header class="pane-head"><h2>Queue</h2><span v-if="waiting" class="count num">{{ waiting }}</span><span class="grow"></span>
       <a class="btn quiet" href="/jobs">All jobs</a></header>
     <div class="pane-body" tabindex="0" role="region" aria-label="Recent jobs">
-      <p v-if="!rows.length" class="hint">{{ synced ? "Nothing is running. Jobs that you start are listed here." : "Looking for jobs…" }}</p>
+      <p v-if="!rows.length" class="hint">{{ synced || lost ? "Nothing is running. Jobs that you start are listed here." : "Looking for jobs…" }}</p>
       <ul v-else class="rows">
         <li v-for="job in rows" :key="job.id" class="row-job" :class="[job.status, { chosen: job.id === chosen }]">
           <button type="button" class="row-open" :aria-current="job.id === chosen ? 'true' : undefined" @click="show(job)">
@@ -46,6 +46,7 @@ export default {
     },
     chosen: () => live.selected,
     synced: () => live.synced,
+    lost: () => live.lost,
   },
   methods: {
     headline,

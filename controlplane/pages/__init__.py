@@ -3,6 +3,9 @@
     /  /create/{workflow}    form, stage, queue
     /jobs  /jobs/{job_id}    all jobs, one job
     /gallery                 what was made
+
+Only the shell, the form's state and what stands on a page come from here; all that is live is
+drawn by the islands in `controlplane.components`.
 """
 
 from __future__ import annotations

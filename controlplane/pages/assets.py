@@ -33,6 +33,7 @@ class _Immutable(StaticFiles):
 def serve(app: FastAPI) -> None:
     """Serve the static files from `app` and name them in the head of every page."""
     base = f"/static/{_digest()}"
+
     @app.get("/favicon.ico", include_in_schema=False)
     @app.get("/static/favicon.svg", include_in_schema=False)
     async def favicon() -> FileResponse:

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- BEAT id, fence[, event type, body, '1' with a preview] -> 'go', 'cancel' or 'lost'
 local id, fence = ARGV[1], ARGV[2]
-local row = redis.call('HMGET', job_key(id), 'fence', 'status', 'lane', 'entry', 'cancel', 'preview')
+local row = redis.call('HMGET', job_key(id),
+  'fence', 'status', 'lane', 'entry', 'cancel', 'preview')
 if row[1] ~= fence or row[2] ~= 'running' then return 'lost' end
 -- JUSTID resets the idle time and leaves the delivery count alone.
 redis.call('XCLAIM', lane_key(row[3]), GROUP, CONSUMER, 0, row[4], 'JUSTID')

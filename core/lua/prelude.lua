@@ -1,7 +1,7 @@
 -- Shared by all scripts. Times are the server's, in ms.
 -- NOTE: key names are those of core/queue_keys.py, where they are described.
 local PREFIX, GROUP, CONSUMER = '{dbx}', 'workers', 'worker'
-local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '10000', '1000', '86400'
+local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '300', '1000', '86400'
 local DELAYED, DEAD, FEED, CONTROL =
   PREFIX .. ':delayed', PREFIX .. ':dead', PREFIX .. ':feed', PREFIX .. ':control'
 
@@ -21,14 +21,15 @@ local function field(flat, name)
   end
 end
 
--- Append an event to the job's stream, and to the feed unless it is progress. Returns its id.
+-- Append an event to the job's stream and, unless it is progress, ring with its type in the feed.
+-- Returns its id in the job's stream.
 local function tell(id, kind, body)
   local seq, at = redis.call('HINCRBY', job_key(id), 'seq', 1), now()
   local entry = redis.call('XADD', events_key(id), 'MAXLEN', '~', EVENTS_MAX, '*',
     'job', id, 'type', kind, 'seq', seq, 'at', at, 'body', body)
   if kind ~= 'progress' then
     redis.call('XADD', FEED, 'MAXLEN', '~', FEED_MAX, '*',
-      'job', id, 'type', kind, 'seq', seq, 'at', at, 'body', body)
+      'job', id, 'type', kind)
   end
   return entry
 end

@@ -1,7 +1,8 @@
 """The demo family: DiffSynth's real classes at a few million parameters, made on first use.
 
-    <models_dir>/base/diffbox/wan-demo/{high_noise_model, low_noise_model, text_encoder, vae}.safetensors
-                                       tokenizer/{tokenizer, tokenizer_config}.json
+    <models_dir>/base/diffbox/wan-demo/
+        {high_noise_model, low_noise_model, text_encoder, vae}.safetensors
+        tokenizer/{tokenizer, tokenizer_config}.json
 
 They go through the same catalog, loader and pipeline as the real weights and run on a CPU in
 seconds. A file that is damaged, or of an older recipe, is made anew.
@@ -82,7 +83,7 @@ def ensure(models_dir: Path) -> None:
 
 def register() -> None:
     """Tell DiffSynth's loader how to recognise the files. Doing it twice is harmless."""
-    rows = (
+    rows: tuple[tuple[Shapes, str, str, Mapping[str, Any]], ...] = (
         (_dit_shapes(), "wan_video_dit", "diffsynth.models.wan_video_dit.WanModel", DIT),
         (
             _text_encoder_shapes(),
@@ -170,7 +171,9 @@ def _is_whole(path: Path) -> bool:
 
 def _write(path: Path, content: bytes) -> None:
     """Beside, then renamed: another worker sees the old file or the new one."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}-", delete=False
+    ) as file:
         file.write(content)
         file.flush()
         os.fchmod(file.fileno(), 0o644)
@@ -185,11 +188,11 @@ def _tokenizer_files() -> dict[str, str]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: index for index, token in enumerate([*special, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(special)
     end = special[1]
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, vocab[end])]
     )
     settings = {

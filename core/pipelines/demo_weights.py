@@ -60,7 +60,7 @@ def expert(role: str, shapes: Shapes, settings: Mapping[str, Any]) -> dict[str, 
 
 
 def vae(shapes: Shapes) -> dict[str, Array]:
-    """A VAE that keeps the colours; channels 0..2 hold them, 3..5 their negatives, 6 is constant."""
+    """A VAE that keeps colours: in channels 0..2, their negatives in 3..5; 6 is constant."""
     weights = {name: _usual(f"vae/{name}", shape) for name, shape in shapes.items()}
     for name, array in weights.items():
         if name.endswith("residual.6.weight"):

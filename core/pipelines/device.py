@@ -23,9 +23,7 @@ def detect() -> Device:
             memory_free_bytes=free,
         )
     total, free = host_memory()
-    return Device(
-        kind="cpu", name=_processor(), memory_total_bytes=total, memory_free_bytes=free
-    )
+    return Device(kind="cpu", name=_processor(), memory_total_bytes=total, memory_free_bytes=free)
 
 
 def dtype_for(device: Device) -> torch.dtype:

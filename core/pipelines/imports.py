@@ -31,6 +31,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
+_DYNAMO: Final = "torch._dynamo"
 # The modules that DiffSynth imports names from, and whose import is heavy.
 _HEAVY: Final = frozenset(
     {
@@ -46,7 +47,13 @@ _HEAVY: Final = frozenset(
         "transformers.utils",
     }
 )
-_DYNAMO: Final = "torch._dynamo"
+# What loading weights uses; torch itself imports Dynamo for the first random tensor on "meta".
+_NEEDED: Final = (
+    (_DYNAMO, "disable"),
+    ("transformers.integrations", "is_deepspeed_zero3_enabled"),
+    ("transformers.utils", "ContextManagers"),
+    ("transformers", "AutoTokenizer"),
+)
 # One at a time: two threads that import parts of one package may see it half made.
 _loading: Final = threading.RLock()
 
@@ -70,13 +77,13 @@ def deferred() -> Iterator[None]:
 
 
 def warm() -> None:
-    """Load what the first job needs of the deferred modules; for a thread beside an idle engine."""
-    for module, name in (
-        ("transformers.integrations", "is_deepspeed_zero3_enabled"),
-        ("transformers.utils", "ContextManagers"),
-        ("transformers", "AutoTokenizer"),
-    ):
-        _load(module, name)
+    """Import what the first job needs; again at no cost, and waiting for who does it already.
+
+    For a thread beside an idle engine, and for whoever loads weights before that is through.
+    """
+    with _loading:
+        for module, name in _NEEDED:
+            _load(module, name)
 
 
 def _load(module: str, name: str) -> Any:

@@ -22,7 +22,7 @@ import torch
 from core import weights
 from core.catalog import ModelRef, WeightFile, locate
 from core.errors import ModelMissing, OutOfMemory
-from core.pipelines import demo
+from core.pipelines import demo, imports
 from core.pipelines.device import dtype_for, host_memory
 from core.pipelines.stock import ModelConfig, WanVideoPipeline, check_hooks
 from core.protocol import Device, Stage
@@ -45,7 +45,7 @@ class VramPolicy:
     vram_limit_gib: float | None = None
 
     def fields(self, dtype: torch.dtype) -> dict[str, Any]:
-        """What DiffSynth's ModelConfig is told. VRAM management is on once both offloads are set."""
+        """For DiffSynth's ModelConfig; VRAM management is on once both offloads are set."""
         if self.name == "resident":
             return {}
         waiting: dict[str, Any] = {"offload_dtype": dtype, "offload_device": "cpu"}
@@ -62,9 +62,7 @@ class VramPolicy:
         }
 
 
-def vram_policy(
-    device: Device, *, weights_bytes: int, host_free_bytes: int
-) -> VramPolicy:
+def vram_policy(device: Device, *, weights_bytes: int, host_free_bytes: int) -> VramPolicy:
     """Keep all on the GPU if it fits, else wait in host memory, else on disk.
 
     Args:
@@ -92,6 +90,7 @@ def load_wan(row: ModelRef, run: Run, *, models_dir: Path, device: Device) -> An
     check_hooks()
     files = [file for file in row.files if file.role != "tokenizer"]
     run.enter(Stage.LOADING, 2 * len(files))
+    imports.warm()
     if row.demo:
         demo.ensure(models_dir)
         demo.register()
@@ -104,17 +103,18 @@ def load_wan(row: ModelRef, run: Run, *, models_dir: Path, device: Device) -> An
         device, weights_bytes=parameters * dtype.itemsize, host_free_bytes=host_memory()[1]
     )
     log.info("loading %s as %s, %s", row.id, dtype, policy)
-    with printed_to_log(), out_of_memory("loading " + row.title):
+    fields = policy.fields(dtype)
+    models = [
+        _LocalModel.of(paths[file], fields, _step(run, len(files) + index))
+        for index, file in enumerate(files)
+    ]
+    folder = _tokenizer_folder(row, models_dir)
+    with printed_to_log(), out_of_memory("loading " + row.title), _unknown_files(row):
         pipe = WanVideoPipeline.from_pretrained(
             torch_dtype=dtype,
             device=device.kind,
-            model_configs=[
-                _LocalModel.of(paths[file], policy.fields(dtype), _step(run, len(files) + index))
-                for index, file in enumerate(files)
-            ],
-            tokenizer_config=_LocalModel.of(
-                [_tokenizer_folder(row, models_dir)], {}, _step(run, 2 * len(files))
-            ),
+            model_configs=models,
+            tokenizer_config=_LocalModel.of([folder], {}, _step(run, 2 * len(files))),
             redirect_common_files=False,
             vram_limit=policy.vram_limit_gib,
         )
@@ -144,6 +144,17 @@ def _check_roles(pipe: Any, row: ModelRef) -> None:
     if absent:
         names = "; ".join(f"{file.repo}: {file.pattern} ({file.role})" for file in absent)
         raise ModelMissing(f"these files of {row.title} hold something else: {names}")
+
+
+@contextlib.contextmanager
+def _unknown_files(row: ModelRef) -> Iterator[None]:
+    """Turn what DiffSynth says about a file it does not know into ModelMissing."""
+    try:
+        yield
+    except ValueError as error:
+        if "Cannot detect the model type" not in str(error):
+            raise
+        raise ModelMissing(f"a file of {row.title} holds no known model. {error}") from error
 
 
 def _tokenizer_folder(row: ModelRef, models_dir: Path) -> Path:

@@ -141,7 +141,7 @@ class WanVideo:
         Args:
             run: told of progress, asked for cancel.
             latents: as `denoise` returns them.
-            tiled: decode in tiles, with less memory; then the first frame comes after the last tile.
+            tiled: with less memory; then the first frame comes after the last tile.
             tile_size: (height, width) in latent pixels.
             tile_stride: (height, width) in latent pixels.
 

@@ -25,12 +25,21 @@ def diffbox(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_names_every_command_and_is_fast() -> None:
-    began = time.monotonic()
+def test_help_names_every_command() -> None:
     told = diffbox("--help")
-    assert time.monotonic() - began < 0.5
     assert told.returncode == 0
     assert all(f"\n  {name} " in told.stdout for name in cli.COMMANDS)
+
+
+def test_help_comes_within_half_a_second() -> None:
+    """The best of three, since other tests run beside it."""
+
+    def took() -> float:
+        began = time.monotonic()
+        diffbox("--help")
+        return time.monotonic() - began
+
+    assert min(took() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

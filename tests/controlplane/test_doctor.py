@@ -17,6 +17,7 @@ from controlplane.doctor import Finding, findings
 from controlplane.valkey_server import running_valkey
 from core.catalog import model
 from core.config import Env
+from tests.support import engine
 
 
 @pytest.fixture
@@ -72,6 +73,27 @@ def test_a_folder_that_is_a_file_must_be_mended(env: dict[str, str], tmp_path: P
     finding = found(env)["folder DIFFBOX_DATA_DIR"]
     assert finding.level == "fail"
     assert "set DIFFBOX_DATA_DIR" in finding.advice
+
+
+def nvidia_smi(folder: Path) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 143000 MiB, 580.1'\n")
+    program.chmod(0o755)
+
+
+def test_a_gpu_is_told_with_its_memory(env: dict[str, str], tmp_path: Path) -> None:
+    assert found(env)["gpu"].level == "warn"
+    nvidia_smi(tmp_path)
+    facts = found(env | {"DIFFBOX_ENGINE": engine.PATH})
+    assert facts["gpu"].text == "NVIDIA H200, 143000 MiB of 143771 MiB free, driver 580.1"
+
+
+@pytest.mark.slow
+def test_a_gpu_that_torch_can_not_use_must_be_mended(env: dict[str, str], tmp_path: Path) -> None:
+    nvidia_smi(tmp_path)
+    finding = found(env | {"CUDA_VISIBLE_DEVICES": ""})["torch"]
+    assert finding.level == "fail"
+    assert "can't use the GPU" in finding.text
 
 
 def test_an_interpreter_without_packages_must_be_mended(

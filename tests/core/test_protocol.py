@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import UTC, datetime
 
@@ -29,6 +30,7 @@ from core.protocol import (
     new_job_id,
     parse_event,
 )
+from tests.support.wait import wait_until
 
 ARTIFACT = Artifact(
     kind="video",
@@ -88,6 +90,15 @@ def test_job_ids_are_uuid7_and_tell_their_time() -> None:
     assert (value.version, value.variant) == (7, uuid.RFC_4122)
     made = datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
     assert abs((datetime.now(UTC) - made).total_seconds()) < 60
+
+
+def test_job_ids_sort_by_the_order_in_which_they_were_made() -> None:
+    ids = []
+    for _ in range(200):
+        began = time.monotonic_ns()
+        ids.append(new_job_id())
+        wait_until(lambda since=began: time.monotonic_ns() - since > 1000)  # type: ignore[misc]
+    assert ids == sorted(ids)
 
 
 def test_an_expected_error_keeps_its_code_and_field() -> None:

@@ -62,6 +62,8 @@ class Stack:
     def start(self, timeout_s: float = 60) -> None:
         """`diffbox up`, until the page answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._process:
+            self._process.wait(timeout=20)  # of the start before, which was killed
         with self.said_file.open("wb") as said, self.log_file.open("ab") as log:
             argv = [sys.executable, "-m", "controlplane.cli", "up"]
             self._process = subprocess.Popen(argv, env=self._env, stdout=said, stderr=log)

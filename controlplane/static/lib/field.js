@@ -20,7 +20,7 @@ export const Field = {
   },
   emits: ["set", "file"],
   template: `
-  <div class="field" :class="[field.widget, { half }]" :data-field="field.name">
+  <div class="field" :class="{ half }" :data-field="field.name">
     <div class="label">
       <label v-if="single" :id="id" :for="id + '-in'">{{ field.title }}</label>
       <span v-else :id="id">{{ field.title }}</span>

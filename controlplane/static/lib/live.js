@@ -9,7 +9,7 @@ import { call, url } from "./api.js";
 import { headline } from "./words.js";
 
 const BACKOFF_MS = { first: 500, most: 8000 };
-const HEALTH_MS = 10_000;
+const HEALTH_MS = { settled: 10_000, unsettled: 2000 }; // unsettled: no worker can take a job yet
 const KEEP_FINISHED = 200;
 const SELECTED_KEY = "diffbox.job";
 const CREATE_PATH = /\/(create\/[^/]+)?$/;
@@ -19,7 +19,7 @@ export const UNFINISHED = new Set(["queued", "running"]);
 export const live = reactive({
   connected: false,
   lost: false, // was connected before and is not now
-  synced: false, // a snapshot has come
+  synced: false, // the snapshot of this connection has come
   jobs: {}, // id -> JobRecord
   selected: null, // id of the job on the stage
   health: null,
@@ -99,6 +99,7 @@ const patches = {
 function apply(message) {
   if (message.type === "job:snapshot") {
     for (const record of message.jobs) put(record);
+    if (!live.synced) catchUp(new Set(message.jobs.map((record) => record.id)));
     live.synced = true;
     return;
   }
@@ -116,9 +117,18 @@ function apply(message) {
   if (before !== job.status) changed(job);
 }
 
+// Jobs that ended while we were away, so long ago that the snapshot lacks them.
+function catchUp(told) {
+  for (const job of unfinished.value) {
+    if (told.has(job.id)) continue;
+    fetchJob(job.id).catch((error) => error.code === "not_found" && delete live.jobs[job.id]);
+  }
+}
+
 const CHANGES = { running: "started", completed: "is ready", failed: "failed", cancelled: "was cancelled" };
 
 function changed(job) {
+  checkHealth(); // a worker has become busy or free
   if (!UNFINISHED.has(job.status)) job.finished_at ??= new Date().toISOString();
   if (CHANGES[job.status]) live.announcement = `${headline(job)} ${CHANGES[job.status]}`;
   const finished = newestFirst.value.filter((other) => !UNFINISHED.has(other.status));
@@ -142,26 +152,31 @@ function open() {
   socket.onmessage = (event) => apply(JSON.parse(event.data));
   socket.onclose = () => {
     live.lost = live.lost || live.connected;
-    live.connected = false;
+    live.connected = live.synced = false;
     setTimeout(open, backoff + Math.random() * 300);
     backoff = Math.min(backoff * 2, BACKOFF_MS.most);
   };
 }
 
+let healthTimer = 0;
+
 async function checkHealth() {
+  clearTimeout(healthTimer);
   if (document.hidden) return;
   try {
     live.health = await call("GET", "/api/health");
   } catch (error) {
     if (error.code === "offline") live.health = null;
   }
+  const settled = live.health?.workers?.some((worker) => worker.state === "ready" || worker.state === "busy");
+  clearTimeout(healthTimer);
+  healthTimer = setTimeout(checkHealth, settled ? HEALTH_MS.settled : HEALTH_MS.unsettled);
 }
 
 export function start() {
   if (started) return;
   started = true;
   open();
-  setInterval(checkHealth, HEALTH_MS);
   document.addEventListener("visibilitychange", checkHealth);
   watchEffect(() => {
     const running = unfinished.value.find((job) => job.status === "running");

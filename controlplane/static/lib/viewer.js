@@ -63,7 +63,7 @@ export const Viewer = {
 
     <template v-else-if="job.status === 'completed' && main">
       <div class="canvas" :style="mainShape">
-        <video v-if="main.kind === 'video'" :key="main.url" :src="link(main.url)" :poster="poster" controls autoplay muted loop
+        <video v-if="main.kind === 'video'" :key="main.url" :src="link(main.url)" :poster="poster" controls :autoplay="moves" muted loop
                playsinline :width="main.width" :height="main.height" :aria-label="'Video: ' + name" @error="gone = true"></video>
         <img v-else :key="main.url" :src="link(main.url)" :alt="name" :width="main.width" :height="main.height" @error="gone = true">
         <p v-if="gone" class="gone">The file is no longer there.</p>
@@ -99,7 +99,7 @@ export const Viewer = {
     </div>
     <p v-if="problem" class="alert" role="alert">{{ problem }}</p>
   </div>`,
-  data: () => ({ gone: false, problem: "" }),
+  data: () => ({ gone: false, problem: "", moves: !matchMedia("(prefers-reduced-motion: reduce)").matches }),
   watch: {
     "job.id"() {
       this.gone = false;

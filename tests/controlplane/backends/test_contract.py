@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from controlplane.backends.base import Backend
 from controlplane.backends.valkey import ValkeyBackend
 from core.errors import QueueFull
-from core.protocol import Completed, Failed, Progress, Started
+from core.protocol import Completed, Failed, Progress, Started, WorkerState
 from core.queue import Queue
 from tests.support.backends import Place, Recorder, memory_backend, new_job
-from tests.support.pods import Pods
+from tests.support.pods import Pods, state
 from tests.support.valkey import RULES, Valkey, module_valkey  # noqa: F401
 from tests.support.wait import wait_until_async
 from tests.support.workflows import Crasher, Deaf, Noop, Raiser, Sleeper
 
 
 @pytest.fixture(scope="module")
-def one_worker(module_valkey: Valkey, tmp_path_factory: Any) -> Iterator[str]:  # noqa: F811
-    """A queue with one worker; gives its address."""
+def one_worker(
+    module_valkey: Valkey,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], str]]:
+    """A queue with one worker; a call gives its address, and a new worker for an unhealthy one."""
     pods = Pods(module_valkey.url, tmp_path_factory.mktemp("pods"))
     queue = Queue.connect(module_valkey.url, RULES)
     queue.prepare()
-    pods.start(queue, "a")
+    names = [f"worker-{number}" for number in range(9)]
+    pods.start(queue, names[0])
+
+    def address() -> str:
+        if state(queue, names[0]) == "unhealthy":
+            pods.signal(names[0], signal.SIGKILL)
+            pods.wait(names.pop(0))
+            pods.start(queue, names[0])
+        return module_valkey.url
+
+    yield address
     queue.client.close()
-    yield module_valkey.url
     pods.close()
 
 
@@ -39,12 +51,14 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "memory":
         backend = memory_backend(tmp_path, RULES)
     else:
-        backend = ValkeyBackend(request.getfixturevalue("one_worker"), RULES)
+        backend = ValkeyBackend(request.getfixturevalue("one_worker")(), RULES)
     recorder = Recorder()
     await backend.start(recorder)
-    await wait_until_async(lambda: [w for w in backend.workers() if w.state == "ready"], 30)
-    yield Place(backend, recorder)
-    await backend.close()
+    try:
+        await wait_until_async(lambda: "ready" in [w.state for w in backend.workers()], 30)
+        yield Place(backend, recorder)
+    finally:
+        await backend.close()
 
 
 async def test_a_job_is_queued_started_and_completed(place: Place) -> None:
@@ -187,20 +201,22 @@ async def test_a_full_lane_refuses_and_leaves_the_other_lanes_open(place: Place)
 
 
 async def test_the_high_lane_goes_before_normal_before_low(place: Place) -> None:
-    first = await place.submit(Sleeper, seconds=0.5)
-    low, normal, high = [await place.submit(Noop, lane) for lane in ("low", "normal", "high")]
-    for job_id in (first, low, normal, high):
-        await place.ended(job_id)
-    told = place.recorder.told
-    started = [job_id for job_id, _, event in told if event.type == "started"]
-    assert started == [first, high, normal, low]
+    first = await place.submit(Sleeper, seconds=60, steps=600)
+    await place.until(first, "started")
+    ids = [await place.submit(Sleeper, lane, seconds=0.05) for lane in ("low", "normal", "high")]
+    await place.backend.cancel(first)
+    started = {e.at: i for i in ids for e in await place.ended(i) if e.type == "started"}
+    assert [started[at] for at in sorted(started)] == ids[::-1]
 
 
 async def test_a_worker_says_what_it_is_busy_with(place: Place) -> None:
     job_id = await place.submit(Sleeper, seconds=60, steps=600)
-    await wait_until_async(lambda: place.backend.workers()[0].job_id == job_id)
-    assert place.backend.workers()[0].state == "busy"
-    assert place.backend.workers()[0].models == ("wan-demo",)
+
+    def busy() -> list[WorkerState]:
+        return [worker for worker in place.backend.workers() if worker.job_id == job_id]
+
+    [worker] = await wait_until_async(busy)
+    assert worker.state == "busy" and worker.models == ("wan-demo",)
     await place.backend.cancel(job_id)
     await place.ended(job_id)
 

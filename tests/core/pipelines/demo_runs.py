@@ -39,12 +39,15 @@ class Watched:
         self.run = Run(
             Job(workflow="i2v", params={}),
             emit=self.events.append,
-            cancelled=lambda: self.cancel(),
+            cancelled=self._cancelled,
             load=lambda spec, run: None,
             inputs=Inputs(self.config),
             storage=LocalStorage(self.config.outputs_dir),
             meter=ProgressMeter(),
         )
+
+    def _cancelled(self) -> bool:
+        return self.cancel()
 
 
 def folders(root: Path) -> CoreConfig:

@@ -159,9 +159,7 @@ def test_cancel_inside_a_step_stops_at_the_next_block(wan: WanVideo, watched: Wa
 
 
 @pytest.mark.parametrize("stage", [Stage.ENCODING, Stage.DECODING])
-def test_cancel_while_tiles_are_worked_on(
-    wan: WanVideo, watched: Watched, stage: Stage
-) -> None:
+def test_cancel_while_tiles_are_worked_on(wan: WanVideo, watched: Watched, stage: Stage) -> None:
     watched.cancel = lambda: any(e.stage is stage and e.step == 0 for e in watched.events)
     with pytest.raises(JobCancelled):
         frames_by(wan, watched.run, tiled=True)
