@@ -10,6 +10,7 @@ metadata and safe storage cost; the frames must be identical.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import sys
@@ -30,7 +31,7 @@ from core.config import CoreConfig
 from core.engine import Engine
 from core.pipelines import build, versions
 from core.pipelines.decoding import Frame
-from core.pipelines.device import detect
+from core.pipelines.device import cpu_threads, detect
 from core.pipelines.wan_video import WanVideo
 from core.protocol import Completed, Device, Job
 from core.run import Run
@@ -99,7 +100,8 @@ class Both:
             switch_DiT_boundary=given["switch_dit_boundary"],
             progress_bar_cmd=lambda timesteps: timesteps,
         )
-        save_video(video, str(self.folder / "direct.mp4"), fps=given["fps"], quality=5)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            save_video(video, str(self.folder / "direct.mp4"), fps=given["fps"], quality=5)
         spent = time.perf_counter() - began
         digest = hashlib.sha256()
         for frame in video:
@@ -127,6 +129,8 @@ def main(rounds: int = 5) -> dict[str, Any]:
     """Run both in turns, print, and return the result."""
     spent: dict[str, list[float]] = {"Engine": [], "direct": []}
     hashes = set()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(cpu_threads())  # as the worker does
     with tempfile.TemporaryDirectory(prefix="diffbox-bench-") as folder:
         both = Both(Path(folder))
         both.through_engine()  # loads

@@ -11,7 +11,7 @@ Shared by core.queue (workers) and the control plane's asyncio client.
                                   queued_at started_at finished_at (ms)               day
     {dbx}:ev:<id>         stream  one job's events, MAXLEN ~1000; an entry's id is    as the job
                                   the cursor to go on from
-    {dbx}:feed            stream  types of all events but progress; ~300            permanent
+    {dbx}:feed            stream  types of all events but progress; ~100            permanent
     {dbx}:delayed         zset    ids of jobs that wait for a retry, by due time      permanent
     {dbx}:dead            stream  job, reason: buried after too many crashes; ~1000   permanent
     {dbx}:workers         zset    ids of workers, by when they were last heard        permanent

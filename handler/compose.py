@@ -13,7 +13,7 @@ import torch
 
 from core.engine import Engine
 from core.pipelines import build, imports, versions
-from core.pipelines.device import detect
+from core.pipelines.device import cpu_threads, detect
 from core.workflows import register
 from handler.config import from_env
 
@@ -29,9 +29,7 @@ def build_engine() -> Engine:
         register(path)
     device = detect()
     if device.kind == "cpu":
-        # One core stays for the control plane and ffmpeg: OpenMP threads that have to share a core
-        # wait for each other at every operator, measured at 3 to 15 times the time.
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
+        torch.set_num_threads(cpu_threads())
     # What the first job still has to import is loaded beside the idle engine.
     threading.Thread(target=imports.warm, name="warm", daemon=True).start()
     return Engine(

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.serial, pytest.mark.slow, pytest.mark.timeout(240)]
 FEW: Final = 10
 MANY: Final = 200
 PAGE_MAX_BYTES: Final = 150_000_000
-VALKEY_SLACK: Final = 1.10
-"""Valkey counts its clients' buffers, which come and go."""
+VALKEY_SLACK: Final = 1.08
+"""Clients' buffers come and go; without forgetting, 190 jobs add 60 %."""
 PAGE_SLACK: Final = 1.05
 """200 records on disk have some 600 KB of TinyDB's copy in memory."""
 
@@ -34,7 +34,7 @@ def valkey_bytes(stack: Stack) -> int:
     url = ValkeyServer(stack.folder / "data").url
     with redis.Redis.from_url(url, **CLIENT_OPTIONS) as client:
         client.execute_command("MEMORY", "PURGE")
-        return int(client.info("memory")["used_memory_dataset"])
+        return int(client.info("memory")["used_memory"])
 
 
 def do_jobs(stack: Stack, count: int) -> None:

@@ -1,7 +1,7 @@
 -- Shared by all scripts. Times are the server's, in ms.
 -- NOTE: key names are those of core/queue_keys.py, where they are described.
 local PREFIX, GROUP, CONSUMER = '{dbx}', 'workers', 'worker'
-local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '300', '1000', '86400'
+local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '100', '1000', '86400'
 local DELAYED, DEAD, FEED, CONTROL =
   PREFIX .. ':delayed', PREFIX .. ':dead', PREFIX .. ':feed', PREFIX .. ':control'
 

@@ -11,14 +11,19 @@ ASSETS = Path(__file__).parent.parent / "assets"
 PHOTO = ASSETS / "photo.jpg"
 ROTATED = ASSETS / "photo_rotated.jpg"
 
-_DROP = """([zone, name, type, text]) => {
+_FILES = """(name, type, text) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const data = new DataTransfer();
-  data.items.add(new File([bytes], name, { type }));
-  const options = { dataTransfer: data, bubbles: true };
+  const files = new DataTransfer();
+  files.items.add(new File([bytes], name, { type }));
+  return files;
+}"""
+_DROP = f"""([zone, ...file]) => {{
+  const options = {{ dataTransfer: ({_FILES})(...file), bubbles: true }};
   for (const kind of ["dragenter", "dragover", "drop"])
     document.querySelector(zone).dispatchEvent(new DragEvent(kind, options));
-}"""
+}}"""
+_PASTE = f"""(file) => document.body.dispatchEvent(new ClipboardEvent("paste",
+  {{ clipboardData: ({_FILES})(...file), bubbles: true, cancelable: true }}))"""
 
 
 def field(page: Page, name: str) -> Locator:
@@ -28,8 +33,17 @@ def field(page: Page, name: str) -> Locator:
 
 async def drop(page: Page, name: str, path: Path, media_type: str) -> None:
     """Drag a file onto a parameter."""
-    content = base64.b64encode(path.read_bytes()).decode()
-    await page.evaluate(_DROP, [f'[data-field="{name}"] .drop', path.name, media_type, content])
+    zone = f'[data-field="{name}"] .drop'
+    await page.evaluate(_DROP, [zone, path.name, media_type, _base64(path)])
+
+
+async def paste(page: Page, path: Path, media_type: str) -> None:
+    """Paste a file, with no parameter in particular having the focus."""
+    await page.evaluate(_PASTE, [path.name, media_type, _base64(path)])
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 async def write(page: Page, name: str, value: str) -> None:

@@ -16,6 +16,7 @@ from tests.e2e.screen import (
     expect_running,
     field,
     generate,
+    paste,
     stage,
     start_sleeper,
     write,
@@ -43,7 +44,6 @@ async def test_a_photo_and_a_prompt_become_a_video_that_plays(
         preview = page.get_by_alt_text("Preview of the running job")
         await expect(preview).to_be_visible(timeout=DEMO_MS)
         await expect(page).to_have_title(re.compile(r"^\d+% · Create · diffbox$"))
-        await page.screenshot()
         video = stage(page).locator("video")
         await expect(video).to_be_visible(timeout=DEMO_MS)
         await page.wait_for_function("document.querySelector('video').currentTime > 0.1")
@@ -77,6 +77,13 @@ async def test_a_file_that_is_no_image_is_refused_at_the_drop_zone(
         )
         await drop(page, "input_image", broken, "image/jpeg")
         await expect(field(page, "input_image").get_by_role("alert")).to_contain_text("damaged")
+
+
+async def test_a_pasted_picture_becomes_the_start_image(stack: Stack, open_page: OpenPage) -> None:
+    async with open_page(stack.url) as page:
+        await paste(page, PHOTO, "image/jpeg")
+
+        await expect(field(page, "input_image")).to_contain_text("960 × 640")
 
 
 async def test_a_removed_file_leaves_the_drop_zone_empty(stack: Stack, open_page: OpenPage) -> None:
