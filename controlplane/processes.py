@@ -6,17 +6,11 @@ with SIGKILL; everything else works.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from collections.abc import Callable, Collection
-from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
-_LINUX: Final = sys.platform == "linux"
-# Loaded here, not in the child: between fork and exec as little as possible may run.
-_libc: Final = ctypes.CDLL(None, use_errno=True) if _LINUX else None
+from core.parent_death import die_with
 
 
 def dies_with_parent() -> Callable[[], None]:
@@ -26,14 +20,7 @@ def dies_with_parent() -> Callable[[], None]:
     """
     parent = os.getpid()
 
-    def in_child() -> None:
-        if _libc is None:
-            return
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # died between fork and prctl: nobody will send the signal
-            os._exit(1)
-
-    return in_child
+    return lambda: die_with(parent)
 
 
 def kill_group(pgid: int) -> None:

@@ -20,12 +20,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.processes import dies_with_parent, kill_group, reap_orphans
-from core.errors import DiffboxError
+from core.errors import EX_CONFIG, DiffboxError
 
 log = logging.getLogger(__name__)
 
-EX_CONFIG: Final = 78
-"""Exit code (sysexits.h) of a child whose settings are wrong: starting it again is no use."""
 POLL_S: Final = 0.05
 
 

@@ -6,7 +6,6 @@ messages, so that a cancel is seen while a job runs, and ends the process when t
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import logging
@@ -20,18 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from core.engine_process import JsonLines
 from core.errors import ConfigError
+from core.parent_death import die_with
 from core.protocol import Job
 
 if TYPE_CHECKING:
     from core.engine import Engine
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(argv: list[str]) -> None:
     """Build the engine, tell that it is ready, run jobs until told to end."""
     fd, parent_pid, factory = int(argv[0]), int(argv[1]), argv[2]
-    _die_with_parent(parent_pid)
+    die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     lines = JsonLines(socket.socket(fileno=fd))
@@ -83,13 +81,6 @@ def _build(factory: str) -> Engine:
     build: Any = getattr(importlib.import_module(module), name)
     engine: Engine = build()
     return engine
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """SIGKILL when the parent dies; it may have died before this call."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ request can raise itself; what happens inside a job arrives as its `failed` even
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+EX_CONFIG: Final = 78
+"""Exit code (sysexits.h) of a process whose settings are wrong: starting again is no use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

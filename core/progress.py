@@ -1,7 +1,8 @@
 """How far a run is and how long it still takes.
 
 The fraction is of the whole job and never falls. The time left is told once two denoising steps
-were timed; after that it counts down and is corrected by what the steps really take.
+were timed; after that it counts down and is corrected by what the steps, of denoising and then of
+decoding, really take.
 """
 
 from __future__ import annotations
@@ -111,9 +112,12 @@ class ProgressMeter:
 
     def _remaining(self) -> float | None:
         now = self.clock()
-        if self.stage is Stage.DENOISING and self._step_s is not None and self._timed_steps >= 2:
+        if self._step_s is not None and self._timed_steps >= 2:
             left = (self.steps - self.step_index) * self._step_s
-            self._eta = (now, left + self.steps * self._step_s * self.tail_share)
+            if self.stage is Stage.DENOISING:
+                self._eta = (now, left + self.steps * self._step_s * self.tail_share)
+            elif self.stage is Stage.DECODING:
+                self._eta = (now, left)
         if self._eta is None:
             return None
         told_at, eta = self._eta

@@ -12,10 +12,9 @@ import logging
 import os
 import signal
 import sys
-from typing import Final
 
 from core.engine_process import EngineProcess
-from core.errors import ConfigError
+from core.errors import EX_CONFIG, ConfigError
 from core.logs import log_json_lines
 from core.queue import Queue
 from core.queue_keys import Rules
@@ -23,9 +22,6 @@ from handler.agent import Agent
 from handler.config import from_env
 
 log = logging.getLogger(__name__)
-
-EX_CONFIG: Final = 78
-"""Exit code (sysexits.h): a setting is wrong, starting again is no use."""
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from controlplane.services import Services
 from controlplane.uploads import TooLarge
 from core.errors import NotFound
 
-_READ: Final = ["GET", "HEAD"]
+_OUTPUT: Final = OUTPUTS + "{job_id}/{attempt}/{filename}"
 _INLINE: Final = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
@@ -71,7 +71,8 @@ def router(services: Services) -> APIRouter:
         kept = await uploads.add(request.stream(), filename=filename)
         return UploadBody(ref=kept.ref, **kept.model_dump(include=_UPLOAD_FIELDS))
 
-    @routes.api_route("/api/uploads/{sha256}", methods=_READ, responses=errors(401, 404))
+    @routes.head("/api/uploads/{sha256}", include_in_schema=False)
+    @routes.get("/api/uploads/{sha256}", responses=errors(401, 404))
     async def get_upload(sha256: str, request: Request) -> Response:
         """A kept file."""
         kept = uploads.find(sha256)
@@ -79,9 +80,8 @@ def router(services: Services) -> APIRouter:
             raise NotFound("there is no such upload")
         return _file(uploads.path(sha256), request, media_type=kept.media_type)
 
-    @routes.api_route(
-        OUTPUTS + "{job_id}/{attempt}/{filename}", methods=_READ, responses=errors(401, 404)
-    )
+    @routes.head(_OUTPUT, include_in_schema=False)
+    @routes.get(_OUTPUT, responses=errors(401, 404))
     async def output(
         job_id: str, attempt: str, filename: str, request: Request, download: bool = False
     ) -> Response:

@@ -55,6 +55,17 @@ def test_the_time_left_counts_down_between_steps_and_after_them() -> None:
     assert meter.state().eta_s == 1.0
 
 
+def test_decoding_corrects_the_time_left_by_its_own_steps() -> None:
+    clock = Clock()
+    meter = ProgressMeter(clock=clock, tail_share=0.1)
+    steps(meter, clock, [1.0, 1.0])
+    meter.enter(Stage.DECODING, 4)
+    for done in (1, 2):
+        clock.now += 5.0
+        meter.step(done)
+    assert meter.state().eta_s == 10.0
+
+
 def test_seconds_are_kept_by_stage() -> None:
     clock = Clock()
     meter = ProgressMeter(clock=clock)

@@ -1,0 +1,99 @@
+"""How events change a record."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from controlplane.records import JobRecord, absolute, apply, new_record, shown
+from core.protocol import (
+    Artifact,
+    Cancelled,
+    Clip,
+    Completed,
+    Event,
+    Failed,
+    Job,
+    JobStatus,
+    Progress,
+    Queued,
+    Requeued,
+    Stage,
+    Started,
+)
+
+VIDEO = Artifact(
+    kind="video",
+    media_type="video/mp4",
+    filename="a.mp4",
+    size_bytes=1,
+    sha256="0" * 64,
+    width=32,
+    height=32,
+    frames=5,
+    url="job/1/a.mp4",
+)
+
+
+def after(*events: Event) -> JobRecord:
+    record = new_record(Job(id="j", workflow="noop", params={}))
+    for seq, event in enumerate(events, start=1):
+        record = apply(record, event.model_copy(update={"seq": seq}))
+    return record
+
+
+STARTED = Started(job_id="j", worker="w", attempt=1)
+HALF = Progress(job_id="j", stage=Stage.DENOISING, step=5, steps=10, fraction=0.5, preview="data:x")
+
+
+def test_a_started_job_runs_on_its_worker() -> None:
+    record = after(Queued(job_id="j"), STARTED)
+    assert record.status is JobStatus.RUNNING and record.worker == "w" and record.attempt == 1
+    assert record.seq == 2 and record.started_at
+
+
+def test_progress_keeps_the_last_preview() -> None:
+    bare = HALF.model_copy(update={"preview": None, "step": 6})
+    record = after(STARTED, HALF, bare)
+    assert record.progress.step == 6 and record.preview == "data:x"
+
+
+def test_a_requeued_job_waits_again_without_progress() -> None:
+    record = after(STARTED, HALF, Requeued(job_id="j", reason="lost"))
+    assert record.status is JobStatus.QUEUED and record.worker is None
+    assert record.progress.fraction == 0 and record.preview is None
+
+
+def test_a_new_attempt_forgets_the_clips_of_the_last_one() -> None:
+    clip = Clip(job_id="j", index=0, clips=2, artifact=VIDEO)
+    assert len(after(STARTED, clip).artifacts) == 1
+    again = STARTED.model_copy(update={"attempt": 2})
+    assert after(STARTED, clip, Requeued(job_id="j", reason=""), again).artifacts == ()
+
+
+def test_a_completed_job_has_its_outputs_and_no_preview() -> None:
+    record = after(STARTED, HALF, Completed(job_id="j", artifacts=(VIDEO,), metrics={"a": 1}))
+    assert record.finished and record.progress.fraction == 1.0 and record.preview is None
+    assert record.artifacts[0].url == "/outputs/job/1/a.mp4" and record.metrics == {"a": 1}
+
+
+@pytest.mark.parametrize("late", [STARTED, HALF, Failed(job_id="j", code="x", message="x")])
+def test_an_ended_job_stays_as_it_ended(late: Event) -> None:
+    ended = after(STARTED, Cancelled(job_id="j", at=datetime.now(UTC)))
+    assert apply(ended, late) is ended
+
+
+def test_a_failed_job_names_the_field_at_fault() -> None:
+    record = after(Failed(job_id="j", code="input_rejected", message="bad", field="input_image"))
+    assert record.error and record.error.field == "input_image"
+
+
+def test_an_address_elsewhere_stays_as_it_is() -> None:
+    elsewhere = VIDEO.model_copy(update={"url": "https://bucket.example/a.mp4"})
+    assert absolute(elsewhere) is elsewhere
+
+
+def test_a_shown_event_has_addresses_that_a_browser_can_fetch() -> None:
+    event = shown(Completed(job_id="j", artifacts=(VIDEO,)))
+    assert event["artifacts"][0]["url"] == "/outputs/job/1/a.mp4" and event["type"] == "completed"
