@@ -125,7 +125,7 @@ class Client:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (message := self._next()) is not None:
+            while (message := self.next_message()) is not None:
                 await socket.send_text(orjson.dumps(message).decode())
 
     def _subscribe(self, ids: set[str]) -> None:
@@ -147,7 +147,8 @@ class Client:
             self._snapshot_of |= self._ids | ({ALL} if self._all else set())
         self._wake.set()
 
-    def _next(self) -> Message | None:
+    def next_message(self) -> Message | None:
+        """What is sent next, None when nothing waits; it counts as sent."""
         if self._snapshot_of:
             wanted, self._snapshot_of = self._snapshot_of, set()
             return snapshot(self._jobs, wanted)

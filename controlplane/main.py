@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -49,7 +50,10 @@ _UPLOAD_SLACK: Final = 1_000_000
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     log_json_lines()
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start is told by our own line
+    _quiet_uvicorn()
+    # Uvicorn stops in order and then sends itself the signal again, to whoever had it before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
         app = create_app(settings)
@@ -72,6 +76,14 @@ def main() -> None:
             timeout_graceful_shutdown=5,
         )
     ).run()
+
+
+def _quiet_uvicorn() -> None:
+    """Its start is told by our own line, and a WebSocket that the guard refuses is no error."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda entry: "without completing handshake" not in entry.getMessage()
+    )
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -100,6 +100,11 @@ class ValkeyBackend:
         """Whether the server answered last time."""
         return self._reachable
 
+    @property
+    def streams_read(self) -> int:
+        """How many streams one read looks at, besides the feed."""
+        return len(self._active)
+
     async def start(self, listener: Listener) -> None:
         """Begin reading; the server need not be there yet."""
         self._listener = listener

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from PIL import Image
@@ -24,6 +24,48 @@ from core.pipelines.preview import LatentColours, data_uri
 from core.pipelines.stock import wan_video_vae
 from core.protocol import Device, Stage
 from core.run import Run
+
+
+class DenoiseInputs(TypedDict):
+    """What `WanVideo.denoise` takes.
+
+    Attributes:
+        prompt: at most 512 tokens are read.
+        negative_prompt: has no effect when cfg_scale is 1.
+        input_image: the first frame, RGB.
+        end_image: the last frame, RGB, or None.
+        input_video: num_frames pictures of exactly (width, height), or None.
+        denoising_strength: in (0, 1]; below 1 only with input_video.
+        seed: of the noise, which is made on the CPU and so the same on every device.
+        width: pixels, a multiple of 16.
+        height: pixels, a multiple of 16.
+        num_frames: 4n + 1.
+        num_inference_steps: at least 1.
+        cfg_scale: 1 or more; 1 takes one forward a step instead of two.
+        sigma_shift: moves the steps towards noise.
+        switch_dit_boundary: noise level in [0, 1] below which the low expert takes over.
+        tiled: encode the inputs in tiles.
+        tile_size: (height, width) in latent pixels.
+        tile_stride: (height, width) in latent pixels, smaller than tile_size.
+    """
+
+    prompt: str
+    negative_prompt: str
+    input_image: Image.Image
+    end_image: Image.Image | None
+    input_video: list[Image.Image] | None
+    denoising_strength: float
+    seed: int
+    width: int
+    height: int
+    num_frames: int
+    num_inference_steps: int
+    cfg_scale: float
+    sigma_shift: float
+    switch_dit_boundary: float
+    tiled: bool
+    tile_size: tuple[int, int]
+    tile_stride: tuple[int, int]
 
 
 class WanVideo:
@@ -44,49 +86,8 @@ class WanVideo:
         self._colours = colours
         self._device = device
 
-    def denoise(
-        self,
-        run: Run,
-        *,
-        prompt: str,
-        negative_prompt: str,
-        input_image: Image.Image,
-        end_image: Image.Image | None,
-        input_video: list[Image.Image] | None,
-        denoising_strength: float,
-        seed: int,
-        width: int,
-        height: int,
-        num_frames: int,
-        num_inference_steps: int,
-        cfg_scale: float,
-        sigma_shift: float,
-        switch_dit_boundary: float,
-        tiled: bool,
-        tile_size: tuple[int, int],
-        tile_stride: tuple[int, int],
-    ) -> torch.Tensor:
+    def denoise(self, run: Run, **given: Unpack[DenoiseInputs]) -> torch.Tensor:
         """Encode the inputs and remove the noise; the run is in the stage ENCODING.
-
-        Args:
-            run: told of progress, asked for cancel.
-            prompt: at most 512 tokens are read.
-            negative_prompt: has no effect when cfg_scale is 1.
-            input_image: the first frame, RGB.
-            end_image: the last frame, RGB, or None.
-            input_video: num_frames pictures of exactly (width, height), or None.
-            denoising_strength: in (0, 1]; below 1 only with input_video.
-            seed: of the noise, which is made on the CPU and so the same on every device.
-            width: pixels, a multiple of 16.
-            height: pixels, a multiple of 16.
-            num_frames: 4n + 1.
-            num_inference_steps: at least 1.
-            cfg_scale: 1 or more; 1 takes one forward a step instead of two.
-            sigma_shift: moves the steps towards noise.
-            switch_dit_boundary: noise level in [0, 1] below which the low expert takes over.
-            tiled: encode the inputs in tiles.
-            tile_size: (height, width) in latent pixels.
-            tile_stride: (height, width) in latent pixels.
 
         Returns:
             (1, 16, (num_frames - 1) / 4 + 1, height / 8, width / 8) in the pipeline's dtype.
@@ -96,34 +97,19 @@ class WanVideo:
             OutOfMemory: the device has too little.
         """
         steps = _StepWatch(run, self._colours, self._device)
+        arguments: dict[str, Any] = {**given}
+        arguments["switch_DiT_boundary"] = arguments.pop("switch_dit_boundary")
+        pipe = self._pipe
         with ExitStack() as hooks:
             hooks.enter_context(out_of_memory("making the video"))
             hooks.enter_context(self._cancellable(run))
             hooks.enter_context(_vae_progress(run, Stage.ENCODING))
-            hooks.enter_context(_replaced(self._pipe.vae, "decode", _latents_as_they_are))
+            hooks.enter_context(_replaced(pipe.vae, "decode", _latents_as_they_are))
             hooks.enter_context(
-                _replaced(self._pipe.scheduler, "step", steps.watched(self._pipe.scheduler.step))
+                _replaced(pipe.scheduler, "step", steps.watched(pipe.scheduler.step))
             )
-            latents: torch.Tensor = self._pipe(
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                input_image=input_image,
-                end_image=end_image,
-                input_video=input_video,
-                denoising_strength=denoising_strength,
-                seed=seed,
-                width=width,
-                height=height,
-                num_frames=num_frames,
-                num_inference_steps=num_inference_steps,
-                cfg_scale=cfg_scale,
-                sigma_shift=sigma_shift,
-                switch_DiT_boundary=switch_dit_boundary,
-                tiled=tiled,
-                tile_size=tile_size,
-                tile_stride=tile_stride,
-                progress_bar_cmd=steps.bar,
-                output_type="floatpoint",
+            latents: torch.Tensor = pipe(
+                **arguments, progress_bar_cmd=steps.bar, output_type="floatpoint"
             )
         return latents
 

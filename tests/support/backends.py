@@ -82,10 +82,9 @@ def new_job(workflow: type[Workflow[Any]], lane: Lane = "normal", **params: Any)
     return Job(workflow=workflow.id, params={"model": "fake", "seed": 1, **params}, lane=lane)
 
 
-def child_env(folder: Path) -> dict[str, str]:
-    """Environment of an engine's process that works below `folder`."""
+def own_env(folder: Path) -> dict[str, str]:
+    """Variables of a diffbox that works below `folder` with the fake workflows."""
     return {
-        **os.environ,
         "DIFFBOX_WORKFLOWS": workflows.ALL,
         "DIFFBOX_DATA_DIR": str(folder / "data"),
         "DIFFBOX_MODELS_DIR": str(folder / "models"),
@@ -95,5 +94,5 @@ def child_env(folder: Path) -> dict[str, str]:
 
 def memory_backend(folder: Path, rules: Rules) -> MemoryBackend:
     """A memory backend whose child runs the fake workflows."""
-    process = EngineProcess(engine.PATH, grace_s=GRACE_S, env=child_env(folder))
+    process = EngineProcess(engine.PATH, grace_s=GRACE_S, env={**os.environ, **own_env(folder)})
     return MemoryBackend(process, rules)

@@ -19,8 +19,8 @@ from controlplane.config import load_settings
 from controlplane.main import create_api, create_services
 from controlplane.services import Services
 from core.config import Env
-from tests.support import engine, workflows
-from tests.support.backends import child_env
+from tests.support import engine
+from tests.support.backends import own_env
 from tests.support.wait import wait_until
 
 
@@ -74,10 +74,9 @@ def serving(app: FastAPI) -> Iterator[str]:
 def serving_api(folder: Path, **env: str) -> Iterator[Served]:
     """A control plane with the fake workflows; jobs run in a child unless `env` says otherwise."""
     values = {
-        **{k: v for k, v in child_env(folder).items() if k.startswith("DIFFBOX_")},
+        **own_env(folder),
         "DIFFBOX_BACKEND": "memory",
         "DIFFBOX_ENGINE": engine.PATH,
-        "DIFFBOX_WORKFLOWS": workflows.ALL,
         "DIFFBOX_GRACE_S": "0.7",
         "DIFFBOX_RETRY_DELAY_S": "0.1",
         **env,
