@@ -179,7 +179,7 @@ class Guard:
         body_limits: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self._app = app
-        self._hosts = settings.allowed_hosts
+        self._is_known_host = settings.is_known_host
         self._public_hosts = frozenset(settings.public_hosts)
         self._sessions = sessions
         self._body_limits = body_limits
@@ -200,8 +200,10 @@ class Guard:
             await self._app(scope, limited, _safe(scope["path"], send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        if _hostname(headers.get("host", "")) not in self._hosts:
-            return error_response(421, "unknown_host", "DIFFBOX_PUBLIC_HOSTS lacks this host name")
+        host = _hostname(headers.get("host", ""))
+        if not self._is_known_host(host):
+            message = f"this diffbox is not known as {host[:200]!r}: see DIFFBOX_PUBLIC_HOSTS"
+            return error_response(421, "unknown_host", message)
         if not self._same_origin(scope, headers):
             return error_response(403, "cross_origin", "requests from other sites are refused")
         signed_in = self._signed_in(scope, headers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ class Settings(CoreConfig):
     """DIFFBOX_HOST: address to listen on. Any but a loopback one needs a password."""
     port: int = 8080
     """DIFFBOX_PORT: TCP port; 0 takes a free one."""
-    password: str = ""
+    password: str = field(default="", repr=False)
     """DIFFBOX_PASSWORD: opens the page, and is the API's bearer token; "" is open to loopback."""
     public_hosts: tuple[str, ...] = ()
     """DIFFBOX_PUBLIC_HOSTS (by commas): names under which browsers may reach us through a proxy,
@@ -36,7 +36,7 @@ class Settings(CoreConfig):
     """RUNPOD_POD_ID: set on a RunPod pod, which is public, so a password is needed."""
     backend: BackendName = "valkey"
     """DIFFBOX_BACKEND: where jobs run: workers on a Valkey queue, or a child of this process."""
-    valkey_url: str = ""
+    valkey_url: str = field(default="", repr=False)
     """DIFFBOX_VALKEY_URL: redis://, rediss:// or unix:// address; "" is the embedded server."""
     valkey_port: int | None = None
     """DIFFBOX_VALKEY_PORT: loopback TCP port of the embedded server; None is a unix socket."""
@@ -69,10 +69,17 @@ class Settings(CoreConfig):
     @property
     def allowed_hosts(self) -> frozenset[str]:
         """Names that a request's Host header may have, lower case, without the port."""
-        own = {"localhost", "127.0.0.1", "::1"}
-        if self.host not in {"0.0.0.0", "::"}:
-            own.add(self.host.strip("[]").lower())
-        return frozenset(own | set(self.public_hosts))
+        return frozenset({"localhost", "127.0.0.1", "::1", self.host.lower(), *self.public_hosts})
+
+    def is_known_host(self, name: str) -> bool:
+        """Whether we may be reached under this name (lower case, no port, no brackets).
+
+        A page that listens on all addresses is reached under each of them. That is safe: a page
+        of somebody else can be made to resolve to us (DNS rebinding), but not under an address.
+        """
+        return name in self.allowed_hosts or (
+            self.host in {"0.0.0.0", "::"} and _is_address(name) and name != self.host
+        )
 
 
 def load_settings(env: Env | None = None) -> Settings:

@@ -121,11 +121,12 @@ class Jobs:
             await self._backend.submit(job)
         except BaseException as error:
             self._live.pop(job.id, None)
-            if not isinstance(error, QueueFull):
-                self._abandoned.add(job.id)  # it may have arrived all the same
-            raise
-        finally:
             self._submitting.discard(job.id)
+            if not isinstance(error, QueueFull):  # it may have arrived all the same
+                self._abandoned.add(job.id)
+                self.on_found(job.id)
+            raise
+        self._submitting.discard(job.id)
         record = self._live.get(job.id, record)
         if job.id not in self._store:
             self._store.put(record, "")
@@ -282,12 +283,12 @@ class Jobs:
     async def _forget_oldest(self) -> None:
         """Have the backend drop what is on disk here, so that it holds no more than it must."""
         try:
-            await self._store.flush()
             while len(self._ended) > EVENTS_KEPT_JOBS:
                 oldest = set(islice(self._ended, len(self._ended) - EVENTS_KEPT_JOBS))
+                await self._store.saved()  # not flush(): that writes the whole file for each job
                 await self._backend.forget(oldest)
                 self._ended = deque(job_id for job_id in self._ended if job_id not in oldest)
-        except (BackendUnavailable, OSError) as error:
+        except BackendUnavailable as error:
             log.warning("ended jobs stay in the backend for now: %s", error)
         finally:
             self._forgetting = None
@@ -305,11 +306,11 @@ class Jobs:
             log.warning("the lane of job %s is full; it is tried at the next start", record.id)
 
     async def _adopt(self, job_id: str) -> None:
-        if job_id in self._abandoned:
-            await self._backend.cancel(job_id)
-            self._abandoned.discard(job_id)
-            return
         job = await self._backend.job(job_id)
+        if job_id in self._abandoned:
+            if job is not None:
+                await self._backend.cancel(job_id)
+            return
         if job is None or job_id in self._live or job_id in self._store:
             return
         record = self._live[job_id] = new_record(job)

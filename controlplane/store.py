@@ -125,6 +125,9 @@ class JobStore:
         self._unsaved: dict[str, tuple[JobRecord, str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._puts = 0
+        self._saved_puts = 0
+        self._wrote = asyncio.Event()
         # Ids sort by the time of submission; statuses are kept so that a filter reads no records.
         self._statuses = {str(d.doc_id): JobStatus(d["status"]) for d in self._readable()}
         self._ids = sorted(self._statuses)
@@ -167,8 +170,16 @@ class JobStore:
             bisect.insort(self._ids, record.id)
         self._statuses[record.id] = record.status
         self._unsaved[record.id] = (record, cursor)
+        self._puts += 1
         if self._timer is None and self._writing is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._write_soon)
+
+    async def saved(self) -> None:
+        """Return when all that was put until now is on disk; hurries nothing."""
+        wanted = self._puts
+        while self._saved_puts < wanted:
+            self._wrote.clear()
+            await self._wrote.wait()
 
     async def flush(self) -> None:
         """Return when all that was put is on disk.
@@ -207,13 +218,15 @@ class JobStore:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._write_soon)
 
     async def _write(self) -> None:
-        batch = dict(self._unsaved)
+        batch, puts = dict(self._unsaved), self._puts
         dropped = self._too_old()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._save, batch, dropped)
         for job_id, entry in batch.items():
             if self._unsaved.get(job_id) is entry:
                 del self._unsaved[job_id]
+        self._saved_puts = puts
+        self._wrote.set()
 
     def _save(self, batch: dict[str, tuple[JobRecord, str]], dropped: list[str]) -> None:
         documents = {

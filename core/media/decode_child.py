@@ -1,4 +1,4 @@
-"""Decodes one untrusted picture in a process of its own: `python -m core.media.decode_child PATH`.
+"""Decodes one untrusted picture in a process of its own: `python -I decode_child.py PATH`.
 
 Memory and CPU time are limited, only PNG, JPEG and WebP decoders are open, and the size is
 checked before a pixel is decoded (a 20 KiB PNG of 13000 x 13000 would take 400 MB). Answers one

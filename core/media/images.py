@@ -15,6 +15,7 @@ from core.errors import InputRejected, Problem
 Fit = Literal["crop", "pad"]
 
 _DECODE_TIMEOUT_S: Final = 60
+_CHILD: Final = Path(__file__).with_name("decode_child.py")
 
 
 def read_image(path: Path, *, field: str) -> Image.Image:
@@ -53,7 +54,8 @@ def rejected(field: str, message: str) -> InputRejected:
 
 
 def _decode(path: Path, field: str, *flags: str) -> tuple[dict[str, Any], bytes]:
-    argv = [sys.executable, "-m", "core.media.decode_child", str(path), *flags]
+    # By path and isolated, so that the child imports Pillow and nothing else of ours.
+    argv = [sys.executable, "-I", str(_CHILD), str(path), *flags]
     try:
         done = subprocess.run(
             argv,

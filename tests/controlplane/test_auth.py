@@ -82,7 +82,7 @@ def test_a_bearer_token_opens_rest_and_websocket(closed: Served) -> None:
 
 @pytest.mark.parametrize("value", ["Bearer wrong", "Bearer", "Basic eDp5", "Bearer ä"])
 def test_a_wrong_token_is_401(closed: Served, value: str) -> None:
-    headers = {"authorization": value.encode()}
+    headers = {b"authorization": value.encode()}
     assert httpx.get(closed.url + "/api/jobs", headers=headers).status_code == 401
 
 

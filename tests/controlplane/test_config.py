@@ -57,6 +57,18 @@ def test_a_pod_is_public_and_reached_under_its_proxy_name() -> None:
     assert "abc-8000.proxy.runpod.net" in settings.allowed_hosts
 
 
+def test_a_page_on_all_addresses_is_reached_under_each_address_but_no_foreign_name() -> None:
+    settings = load_settings(Env({"DIFFBOX_HOST": "0.0.0.0"}))
+    assert settings.is_known_host("192.168.1.5") and settings.is_known_host("fe80::1")
+    assert not settings.is_known_host("evil.example") and not settings.is_known_host("")
+    assert not load_settings(Env({})).is_known_host("192.168.1.5")
+
+
+def test_secrets_are_not_in_the_settings_text() -> None:
+    env = {"DIFFBOX_PASSWORD": "hunter22", "DIFFBOX_VALKEY_URL": "redis://:hunter22@host"}
+    assert "hunter22" not in repr(load_settings(Env(env)))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "box.example"])
 def test_any_but_a_loopback_address_is_public(host: str) -> None:
     assert not load_settings(Env({"DIFFBOX_HOST": host})).loopback

@@ -120,6 +120,7 @@ async def test_jobs_are_put_in_again_when_the_server_comes_back_empty(tmp_path: 
             shutil.rmtree(server.server.folder / "appendonlydir")
             server.start()
             claim = await wait_until_async(lambda: worker.take("w", block_s=0.1), 20)
+            assert claim
             complete(worker, claim)
             assert claim.job.id == record.id
             await until(jobs, record.id, JobStatus.COMPLETED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -50,16 +51,32 @@ async def test_changes_are_written_by_themselves_soon(tmp_path: Path) -> None:
 
 
 async def test_many_changes_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writes = []
+    writes = 0
     write = AtomicStorage.write
-    monkeypatch.setattr(
-        AtomicStorage, "write", lambda self, tables: (writes.append(1), write(self, tables))
-    )
+
+    def counted(self: AtomicStorage, tables: dict[str, dict[str, object]]) -> None:
+        nonlocal writes
+        writes += 1
+        write(self, tables)
+
+    monkeypatch.setattr(AtomicStorage, "write", counted)
     store = JobStore(tmp_path / "jobs.json")
     for _ in range(100):
         store.put(record(), "")
     await store.close()
-    assert len(writes) == 1
+    assert writes == 1
+
+
+async def test_waiting_until_it_is_saved_hurries_nothing(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.json")
+    store.put(record(), "")
+    saved = asyncio.create_task(store.saved())
+    await asyncio.sleep(0)
+    assert not saved.done() and not (tmp_path / "jobs.json").exists()
+    await saved
+    assert (tmp_path / "jobs.json").exists()
+    await store.saved()
+    await store.close()
 
 
 async def test_progress_and_preview_are_not_written(tmp_path: Path) -> None:

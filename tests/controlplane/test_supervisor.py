@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import contextlib
 import os
 import shutil
 import signal
@@ -70,7 +71,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for supervised in running:
         for pid in marked(supervised.mark):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
         supervised.process.wait(timeout=20)
 
 

@@ -34,7 +34,9 @@ class Served:
 
     def ws(self, **options: Any) -> ClientConnection:
         """A connection to /ws."""
-        return connect(self.url.replace("http", "ws") + "/ws", max_size=None, **options)
+        address = self.url.replace("http", "ws") + "/ws"
+        made: ClientConnection = connect(address, max_size=None, **options)
+        return made
 
     def submit(self, workflow: str, **params: Any) -> str:
         """Put a job in; gives its id."""

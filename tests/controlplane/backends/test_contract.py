@@ -221,6 +221,19 @@ async def test_a_worker_says_what_it_is_busy_with(place: Place) -> None:
     await place.ended(job_id)
 
 
+async def test_forgetting_drops_ended_jobs_and_no_others(place: Place) -> None:
+    ended = await place.submit(Noop)
+    await place.ended(ended)
+    running = await place.submit(Sleeper, seconds=60, steps=600)
+    await place.until(running, "started")
+    await place.backend.forget([ended, running, "nobody"])
+    known = await place.backend.job_ids()
+    assert ended not in known and running in known
+    assert await place.backend.events(ended) == [] and await place.backend.events(running)
+    await place.backend.cancel(running)
+    await place.ended(running)
+
+
 async def test_a_submitted_job_is_known_as_it_was_submitted(place: Place) -> None:
     job = new_job(Noop, "high", prompt="hello")
     await place.backend.submit(job)

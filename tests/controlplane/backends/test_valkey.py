@@ -84,7 +84,7 @@ async def test_streams_of_waiting_jobs_are_set_aside_and_come_back(
         jobs = [new_job(Noop) for _ in range(10)]
         for job in jobs:
             await backend.submit(job)
-            await wait_until_async(lambda job=job: recorder.types(job.id))  # type: ignore[misc]
+            await wait_until_async(lambda job=job: recorder.types(job.id))
         assert backend.streams_read <= 4
         for _ in jobs:
             await asyncio.to_thread(finish, queue, 1)
