@@ -146,9 +146,14 @@ class ValkeyBackend:
         await self._ask(self._cancel(args=cancel_args(job_id, self._rules)))
 
     async def follow(self, job_id: str, after: str = "") -> None:
-        """Read the job's stream from a cursor on, with the next read."""
-        if job_id not in self._active and job_id not in self._waiting:
-            self._active[job_id] = after or START
+        """Deliver what the job's stream has after a cursor, and read it from then on."""
+        if job_id in self._active or job_id in self._waiting:
+            return
+        cursor = self._active[job_id] = after or START
+        # The read that is under way does not look at this stream yet and may wait for long.
+        entries = await self._ask(self._client.xrange(events_key(job_id), f"({cursor}", "+"))
+        if entries and self._active.get(job_id) == cursor:
+            self._on_stream(job_id, entries)
 
     async def events(self, job_id: str, after: str = "", limit: int = 1000) -> list[StoredEvent]:
         """The job's stream after a cursor."""
