@@ -35,15 +35,13 @@ from controlplane.store import JobStore
 from controlplane.uploads import Uploads
 from controlplane.valkey_server import ValkeyServer
 from core.engine_process import EngineProcess
-from core.errors import ConfigError
+from core.errors import EX_CONFIG, ConfigError
 from core.logs import log_json_lines
 from core.queue_keys import Rules
 from core.workflows import register
 
 log = logging.getLogger(__name__)
 
-EX_CONFIG: Final = 78
-"""Exit code (sysexits.h): a setting is wrong, starting again is no use."""
 _UPLOAD_SLACK: Final = 1_000_000
 
 
@@ -104,12 +102,8 @@ def create_app(settings: Settings) -> FastAPI:
 def create_api(services: Services) -> FastAPI:
     """The application without pages: REST, WebSocket, sign-in, guard."""
     settings = services.settings
-    password, made_now = choose_password(settings)
-    if made_now:
-        sys.stdout.write(f"The password of this diffbox is: {password}\n")
-        sys.stdout.flush()
     key, _ = keep_secret(settings.data_dir / "auth" / "session.key", lambda: secrets.token_hex(32))
-    sessions = Sessions(password=password, key=key)
+    sessions = Sessions(password=settings.password, key=key)
     app = FastAPI(
         title="diffbox",
         docs_url=None,

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.e2e.stack import WITHOUT_TORCH, Stack
+from tests.e2e.page_process import WITHOUT_TORCH, PageProcess
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 _ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -78,31 +78,31 @@ def watch(page: Page) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
     """A control plane whose engine needs no torch, shared by all tests that don't stop it."""
     yield from _running(tmp_path_factory, WITHOUT_TORCH)
 
 
 @pytest.fixture
-def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
     """The same for one test, which may stop it."""
     yield from _running(tmp_path_factory, WITHOUT_TORCH)
 
 
 @pytest.fixture(scope="session")
-def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
     """A control plane with the real engine on the demo model."""
     yield from _running(tmp_path_factory, {})
 
 
 @pytest.fixture
-def locked_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def locked_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
     """One that asks for a password."""
     yield from _running(tmp_path_factory, {**WITHOUT_TORCH, "DIFFBOX_PASSWORD": "open-sesame"})
 
 
-def _running(factory: pytest.TempPathFactory, env: dict[str, str]) -> Iterator[Stack]:
-    running = Stack(factory.mktemp("stack"), env)
+def _running(factory: pytest.TempPathFactory, env: dict[str, str]) -> Iterator[PageProcess]:
+    running = PageProcess(factory.mktemp("stack"), env)
     running.start()
     yield running
     running.stop()

@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.e2e.conftest import READY, OpenPage
+from tests.e2e.page_process import PageProcess
 from tests.e2e.screen import (
     PHOTO,
     ROTATED,
@@ -21,7 +22,6 @@ from tests.e2e.screen import (
     start_sleeper,
     write,
 )
-from tests.e2e.stack import Stack
 
 DEMO_MS = 240_000
 """The demo model on a busy computer without a GPU."""
@@ -30,7 +30,7 @@ DEMO_MS = 240_000
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_a_photo_and_a_prompt_become_a_video_that_plays(
-    demo_stack: Stack, open_page: OpenPage
+    demo_stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(demo_stack.url) as page:
         await expect(page.get_by_text("Demo model: random weights")).to_be_visible()
@@ -56,7 +56,7 @@ async def test_a_photo_and_a_prompt_become_a_video_that_plays(
         await expect(page).to_have_title("Create · diffbox")
 
 
-async def test_a_rotated_photo_is_measured_upright(stack: Stack, open_page: OpenPage) -> None:
+async def test_a_rotated_photo_is_measured_upright(stack: PageProcess, open_page: OpenPage) -> None:
     async with open_page(stack.url) as page:
         chooser = field(page, "input_image").locator("input[type=file]")
         await chooser.set_input_files(ROTATED)
@@ -65,7 +65,7 @@ async def test_a_rotated_photo_is_measured_upright(stack: Stack, open_page: Open
 
 
 async def test_a_file_that_is_no_image_is_refused_at_the_drop_zone(
-    stack: Stack, open_page: OpenPage, tmp_path: Path
+    stack: PageProcess, open_page: OpenPage, tmp_path: Path
 ) -> None:
     text, broken = tmp_path / "notes.txt", tmp_path / "broken.jpg"
     text.write_text("no picture")
@@ -79,14 +79,18 @@ async def test_a_file_that_is_no_image_is_refused_at_the_drop_zone(
         await expect(field(page, "input_image").get_by_role("alert")).to_contain_text("damaged")
 
 
-async def test_a_pasted_picture_becomes_the_start_image(stack: Stack, open_page: OpenPage) -> None:
+async def test_a_pasted_picture_becomes_the_start_image(
+    stack: PageProcess, open_page: OpenPage
+) -> None:
     async with open_page(stack.url) as page:
         await paste(page, PHOTO, "image/jpeg")
 
         await expect(field(page, "input_image")).to_contain_text("960 × 640")
 
 
-async def test_a_removed_file_leaves_the_drop_zone_empty(stack: Stack, open_page: OpenPage) -> None:
+async def test_a_removed_file_leaves_the_drop_zone_empty(
+    stack: PageProcess, open_page: OpenPage
+) -> None:
     async with open_page(stack.url) as page:
         await drop(page, "input_image", PHOTO, "image/jpeg")
         await page.get_by_role("button", name="Remove the file").click()
@@ -95,7 +99,7 @@ async def test_a_removed_file_leaves_the_drop_zone_empty(stack: Stack, open_page
 
 
 async def test_empty_required_fields_are_told_only_after_generate(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(stack.url) as page:
         await expect(page.locator(".problem")).to_have_count(0)
@@ -109,7 +113,7 @@ async def test_empty_required_fields_are_told_only_after_generate(
 
 
 async def test_a_wrong_value_offers_the_nearest_right_one(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(stack.url) as page:
         await page.get_by_role("radio", name="Advanced").check()
@@ -120,7 +124,7 @@ async def test_a_wrong_value_offers_the_nearest_right_one(
         await expect(field(page, "num_frames").get_by_role("alert")).to_have_count(0)
 
 
-async def test_fields_show_when_they_count(stack: Stack, open_page: OpenPage) -> None:
+async def test_fields_show_when_they_count(stack: PageProcess, open_page: OpenPage) -> None:
     async with open_page(stack.url) as page:
         await expect(field(page, "width")).to_have_count(0)
         await page.get_by_label("Resolution", exact=True).select_option("custom")
@@ -132,7 +136,7 @@ async def test_fields_show_when_they_count(stack: Stack, open_page: OpenPage) ->
 
 
 async def test_a_running_job_is_there_after_a_reload_and_in_a_second_tab(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(f"{stack.url}/create/sleeper") as page:
         job_id = await start_sleeper(page, "survives a reload", seconds=30)
@@ -151,7 +155,7 @@ async def test_a_running_job_is_there_after_a_reload_and_in_a_second_tab(
 
 
 async def test_a_waiting_job_says_how_many_are_before_it_and_can_be_cancelled(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(f"{stack.url}/create/sleeper") as page:
         await start_sleeper(page, "first", seconds=30)
@@ -164,7 +168,7 @@ async def test_a_waiting_job_says_how_many_are_before_it_and_can_be_cancelled(
 
 
 async def test_a_failed_job_says_why_in_words_and_gives_its_settings_back(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(f"{stack.url}/create/raiser") as page:
         await write(page, "prompt", "out_of_memory")
@@ -177,7 +181,7 @@ async def test_a_failed_job_says_why_in_words_and_gives_its_settings_back(
 
 
 async def test_a_problem_that_only_the_server_sees_stands_at_its_field(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(f"{stack.url}/create/sleeper", quiet=False) as page:
         await page.evaluate(
@@ -192,7 +196,7 @@ async def test_a_problem_that_only_the_server_sees_stands_at_its_field(
 
 
 async def test_a_restart_of_the_server_keeps_the_draft_and_the_page_comes_back(
-    own_stack: Stack, open_page: OpenPage
+    own_stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(own_stack.url, quiet=False) as page:
         await write(page, "prompt", "a draft that stays")
@@ -206,7 +210,7 @@ async def test_a_restart_of_the_server_keeps_the_draft_and_the_page_comes_back(
         await expect(field(page, "input_image")).to_contain_text("photo.jpg")
 
 
-async def test_the_seed_is_random_until_it_is_kept(stack: Stack, open_page: OpenPage) -> None:
+async def test_the_seed_is_random_until_it_is_kept(stack: PageProcess, open_page: OpenPage) -> None:
     async with open_page(stack.url) as page:
         seed = page.get_by_role("spinbutton", name="Seed")
         await expect(seed).to_have_value("")

@@ -10,8 +10,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.e2e.conftest import READY, OpenPage
+from tests.e2e.page_process import PageProcess
 from tests.e2e.screen import expect_running, stage, start_sleeper
-from tests.e2e.stack import Stack
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 ELEMENTS_MAX = 300
@@ -30,7 +30,7 @@ async def violations(page: Page) -> list[str]:
     return [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in found["violations"]]
 
 
-async def finished_job(page: Page, stack: Stack, prompt: str) -> str:
+async def finished_job(page: Page, stack: PageProcess, prompt: str) -> str:
     """Make a video without a model; gives the job's id."""
     await page.goto(f"{stack.url}/create/sleeper")
     await page.wait_for_function(READY)
@@ -40,7 +40,7 @@ async def finished_job(page: Page, stack: Stack, prompt: str) -> str:
 
 
 async def test_a_job_has_a_page_with_stages_parameters_and_files(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(stack.url) as page:
         job_id = await finished_job(page, stack, "a page of its own")
@@ -57,12 +57,12 @@ async def test_a_job_has_a_page_with_stages_parameters_and_files(
         await expect(page.get_by_label("Prompt", exact=True)).to_have_value("a page of its own")
 
 
-async def test_an_unknown_job_says_so(stack: Stack, open_page: OpenPage) -> None:
+async def test_an_unknown_job_says_so(stack: PageProcess, open_page: OpenPage) -> None:
     async with open_page(f"{stack.url}/jobs/nobody", quiet=False) as page:
         await expect(page.get_by_role("heading", name="No such job")).to_be_visible()
 
 
-async def test_jobs_can_be_filtered_by_status(stack: Stack, open_page: OpenPage) -> None:
+async def test_jobs_can_be_filtered_by_status(stack: PageProcess, open_page: OpenPage) -> None:
     async with open_page(stack.url) as page:
         await finished_job(page, stack, "to be found")
         await page.get_by_role("link", name="Jobs", exact=False).first.click()
@@ -74,7 +74,7 @@ async def test_jobs_can_be_filtered_by_status(stack: Stack, open_page: OpenPage)
 
 
 async def test_the_gallery_plays_under_the_pointer_and_large_on_a_click(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(stack.url) as page:
         await finished_job(page, stack, "older picture")
@@ -92,7 +92,7 @@ async def test_the_gallery_plays_under_the_pointer_and_large_on_a_click(
         await expect(large).to_have_count(0)
 
 
-async def test_the_theme_is_kept_over_a_reload(stack: Stack, open_page: OpenPage) -> None:
+async def test_the_theme_is_kept_over_a_reload(stack: PageProcess, open_page: OpenPage) -> None:
     async with open_page(stack.url, color_scheme="light") as page:
         await page.get_by_role("button", name="System theme").click()
         await page.reload()
@@ -103,7 +103,7 @@ async def test_the_theme_is_kept_over_a_reload(stack: Stack, open_page: OpenPage
 
 
 async def test_on_a_phone_the_result_stands_above_the_form_and_generate_stays_in_reach(
-    stack: Stack, open_page: OpenPage
+    stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(f"{stack.url}/create/sleeper", **PHONE) as page:
         await expect(stage(page)).to_be_hidden()
@@ -121,7 +121,7 @@ async def test_on_a_phone_the_result_stands_above_the_form_and_generate_stays_in
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desk", "phone"])
 async def test_every_page_is_accessible_and_small(
-    stack: Stack, open_page: OpenPage, scheme: str, options: dict[str, Any]
+    stack: PageProcess, open_page: OpenPage, scheme: str, options: dict[str, Any]
 ) -> None:
     async with open_page(stack.url, color_scheme=scheme, **options) as page:
         job_id = await finished_job(page, stack, "for all eyes")
@@ -140,7 +140,7 @@ async def test_every_page_is_accessible_and_small(
 
 
 async def test_with_a_password_one_signs_in_and_out(
-    locked_stack: Stack, open_page: OpenPage
+    locked_stack: PageProcess, open_page: OpenPage
 ) -> None:
     async with open_page(f"{locked_stack.url}/login") as page:
         await page.get_by_label("Password").fill("open-sesame")

@@ -23,7 +23,7 @@ WITHOUT_TORCH = {
 """An engine that makes no pictures: `sleeper` takes its time, `raiser` fails."""
 
 
-class Stack:
+class PageProcess:
     """A control plane that can be stopped and started again on the same port and folders."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
