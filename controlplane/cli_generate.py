@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace, env: Env, chosen: Workflow[Any], scratch: Pat
             runner = LocalRunner(load_settings(env), env.copy(), scratch)
             return runner.run(chosen, given(args, chosen, runner.upload), progress, interrupt)
         server = server_of(args, env)
-        params = given(args, chosen, lambda field, path: server.upload(path))
+        params = given(args, chosen, server.upload)
         job_id = server.submit(chosen.id, params, args.lane)
         with interrupt:
             server.follow(job_id, progress, interrupt, cancels=True)

@@ -15,7 +15,9 @@ from controlplane.cli_progress import Interrupt, ProgressLine, Shown
 from controlplane.config import Settings
 from core import catalog
 from core.engine_process import EngineDied, EngineProcess, Verdict
+from core.media.probe import probe
 from core.protocol import Artifact, Cancelled, Event, Job, Progress, TerminalEvent
+from core.weights import missing
 from core.workflows.base import Workflow
 
 _BEAT_S: Final = 0.2
@@ -57,7 +59,12 @@ class LocalRunner:
         )
 
     def upload(self, field: str, path: Path) -> str:
-        """Keep a local file where the engine looks for it; gives the reference to it."""
+        """Keep a local file where the engine looks for it; gives the reference to it.
+
+        Raises:
+            InputRejected: not a picture or video that we take; the problem names `field`.
+        """
+        probe(path, field=field)  # what is wrong is said before the engine loads
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._uploads.mkdir(parents=True, exist_ok=True)
@@ -75,10 +82,14 @@ class LocalRunner:
 
         Raises:
             InvalidParams: a parameter is wrong.
+            ModelMissing: files of the model are not here.
             EngineDied: the engine could not be started, or died.
         """
         here = [row.id for row in workflow.models if catalog.is_ready(row, self._models_dir)]
-        workflow.parse(params, ready=here)  # what is wrong is said before the engine loads
+        # What is wrong is said before the engine loads.
+        row = workflow.choose(workflow.parse(params, ready=here).model, here)
+        if not row.demo and (lacks := missing(row, self._models_dir)):
+            raise lacks
         progress.show(Shown(stage="starting"))
         try:
             with _stderr_to(self._log):

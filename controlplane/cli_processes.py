@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from controlplane import up
 from controlplane.cli_up import add_flags, overridden
 from controlplane.config import load_settings
 from core.config import Env
@@ -32,6 +33,8 @@ def main(command: str, argv: Sequence[str]) -> int:
     python, module = sys.executable, "controlplane.main"
     if command == "worker":
         python, module = settings.python_path, "handler.pod"
+    else:
+        up.check_page(settings)
     try:
         os.execvpe(python, [python, "-m", module], environ)
     except OSError as error:

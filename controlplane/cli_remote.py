@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import mimetypes
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,10 @@ from controlplane.records import JobRecord
 from controlplane.up import address
 from core.config import Env
 from core.errors import BackendUnavailable, DiffboxError, Problem
+from core.media.probe import sniff_image
+from core.media.video import sniff_video
 
+_SNIFF_BYTES: Final = 64
 _TIMEOUT_S: Final = 30.0
 _TICK_S: Final = 0.2
 """How soon Ctrl-C is seen while nothing happens."""
@@ -91,17 +93,29 @@ class Server:
             raise _refused(answer)
         return answer.json() if answer.content else None
 
-    def upload(self, path: Path) -> str:
-        """Send a local file; gives the reference to it."""
-        media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    def upload(self, field: str, path: Path) -> str:
+        """Send the local file of a parameter; gives the reference to it.
+
+        Raises:
+            ServerRefused: it does not take the file; the problem names `field`.
+            BackendUnavailable: it can't be reached.
+        """
         with path.open("rb") as file:
-            sent = self.request(
-                "POST",
-                "/api/uploads",
-                params={"filename": path.name},
-                headers={"Content-Type": media_type},
-                content=file,
-            )
+            head = file.read(_SNIFF_BYTES)
+            file.seek(0)
+            # A file that is neither goes as some picture, so that the server says what is wrong.
+            media_type = sniff_video(head) or sniff_image(head) or "image/*"
+            try:
+                sent = self.request(
+                    "POST",
+                    "/api/uploads",
+                    params={"filename": path.name},
+                    headers={"Content-Type": media_type},
+                    content=file,
+                )
+            except ServerRefused as error:
+                at_field = (Problem(field=field, message=error.message),)
+                raise ServerRefused(error.code, error.message, problems=at_field) from None
         return str(sent["ref"])
 
     def submit(self, workflow: str, params: Mapping[str, Any], lane: str) -> str:

@@ -69,6 +69,22 @@ def check(settings: Settings) -> Settings:
     Raises:
         ConfigError: names the variable, its value and what is in the way.
     """
+    settings = check_page(settings)
+    if settings.backend == "memory" or settings.worker_count:
+        python, packages = settings.python_path, worker_packages(settings.engine)
+        if lacks := missing_packages(python, packages):
+            raise ConfigError(lacking(python, lacks, "worker", "DIFFBOX_PYTHON_PATH"))
+    if settings.valkey_port and not settings.valkey_url:
+        free_port("DIFFBOX_VALKEY_PORT", "127.0.0.1", settings.valkey_port)
+    return settings
+
+
+def check_page(settings: Settings) -> Settings:
+    """The same as far as the page alone is concerned.
+
+    Raises:
+        ConfigError: as `check`.
+    """
     for name, folder in (
         ("DIFFBOX_DATA_DIR", settings.data_dir),
         ("DIFFBOX_OUTPUTS_DIR", settings.outputs_dir),
@@ -77,14 +93,7 @@ def check(settings: Settings) -> Settings:
             raise ConfigError(f"{name}={folder}: {problem}")
     if missing := [package for package in UI_PACKAGES if not find_spec(package)]:
         raise ConfigError(lacking(sys.executable, missing, "ui"))
-    if settings.backend == "memory" or settings.worker_count:
-        python, packages = settings.python_path, worker_packages(settings.engine)
-        if lacks := missing_packages(python, packages):
-            raise ConfigError(lacking(python, lacks, "worker", "DIFFBOX_PYTHON_PATH"))
-    port = free_port("DIFFBOX_PORT", settings.host, settings.port)
-    if settings.valkey_port and not settings.valkey_url:
-        free_port("DIFFBOX_VALKEY_PORT", "127.0.0.1", settings.valkey_port)
-    return replace(settings, port=port)
+    return replace(settings, port=free_port("DIFFBOX_PORT", settings.host, settings.port))
 
 
 def children(settings: Settings, environ: Mapping[str, str], *, gpus: Sequence[str]) -> list[Child]:

@@ -163,14 +163,14 @@ class Uploads:
                 await asyncio.to_thread(_write, file.write, digest.update, block)
             await asyncio.to_thread(os.fsync, file.fileno())
         if limit is None:
-            raise InputRejected("the file is empty")
+            raise rejected("", "the file is empty")
         return digest.hexdigest(), size_bytes
 
     def _limit(self, head: bytes) -> tuple[str, int]:
         """(kind, bytes) by how the file begins."""
         kind = "video" if sniff_video(head[:_SNIFF_BYTES]) else "image"
         if kind == "image" and sniff_image(head[:_SNIFF_BYTES]) is None:
-            raise InputRejected(f"not a PNG, JPEG or WebP picture, nor a video: {TAKEN}")
+            raise rejected("", f"not a PNG, JPEG or WebP picture, nor a video: {TAKEN}")
         return kind, self._limits[kind]
 
     def _keep(self, partial: Path, upload: Upload) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from core.catalog import ModelRef, WeightFile, locate
-from core.errors import ModelMissing
+from core.errors import ModelMissing, Problem
 
 _HEADER_MAX: Final = 100_000_000
 """The format's own limit."""
@@ -86,7 +86,7 @@ def check_safetensors(path: Path) -> Safetensors:
             head = file.read(8)
             raw = _read_header(path, head, file.read, size)
     except OSError as error:
-        raise ModelMissing(f"{path} can't be read: {os.strerror(error.errno or 0)}") from error
+        raise _unusable(f"{path} can't be read: {os.strerror(error.errno or 0)}") from error
     shapes, end = _parse_header(path, raw)
     expected = 8 + len(raw) + end
     if size != expected:
@@ -103,7 +103,7 @@ def check_safetensors(path: Path) -> Safetensors:
 
 def _read_header(path: Path, head: bytes, read: Any, size: int) -> bytes:
     if head.startswith(_PICKLE_MAGIC):
-        raise ModelMissing(
+        raise _unusable(
             f"{path} is a pickle checkpoint: loading one runs code that is hidden in it, so only "
             "safetensors files are taken; download the safetensors version of this model"
         )
@@ -131,7 +131,11 @@ def _parse_header(path: Path, raw: bytes) -> tuple[dict[str, tuple[int, ...]], i
 
 
 def _damaged(path: Path, what: str) -> ModelMissing:
-    return ModelMissing(f"{path} is damaged ({what}); delete it and download it again")
+    return _unusable(f"{path} is damaged ({what}); delete it and download it again")
+
+
+def _unusable(message: str) -> ModelMissing:
+    return ModelMissing(message, problems=(Problem(field="model", message=message),))
 
 
 def missing(row: ModelRef, models_dir: Path) -> ModelMissing | None:
@@ -140,10 +144,10 @@ def missing(row: ModelRef, models_dir: Path) -> ModelMissing | None:
     if not absent:
         return None
     files = "; ".join(f"{file.repo}: {file.pattern} ({file.role})" for file in absent)
-    return ModelMissing(
+    return _unusable(
         f"{row.title} is not complete on this machine. Missing: {files}. "
         f"Looked below {models_dir}/base/<repository> and {models_dir}/<repository>. "
-        "Download it on the Models page, or choose another model"
+        "Put them there, or choose another model"
     )
 
 

@@ -215,8 +215,30 @@ def _problem(cls: type[Params], error: Any) -> Problem:
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return Problem(field=field, message=text if field in text else f"{field}: {text}")
+    if rule := _rule(cls.model_fields.get(field), error["type"], text):
+        return Problem(field=field, message=f"{field}={_short(error['input'])} must {rule}")
     text = text[0].lower() + text[1:]
     return Problem(field=field, message=f"{field}={_short(error['input'])}: {text}")
+
+
+_WHOLE: Final = frozenset({"int_parsing", "int_parsing_size", "int_from_float", "int_type"})
+_BOUNDS: Final = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", *_WHOLE}
+)
+_SPAN: Final = (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"))
+
+
+def _rule(field: FieldInfo | None, error: str, text: str) -> str:
+    """What a number or text must be, with both bounds; "" when pydantic says it better."""
+    if field is None:
+        return ""
+    if error in {"string_too_long", "string_too_short"}:
+        return text.partition("should ")[2]
+    if error not in _BOUNDS:
+        return ""
+    limits = [(getattr(m, name, None), word) for name, word in _SPAN for m in field.metadata]
+    span = [f"{word} {limit}" for limit, word in limits if limit is not None]
+    return " ".join(["be", *(["a whole number"] if error in _WHOLE else []), *span])
 
 
 def _short(value: object) -> str:

@@ -149,3 +149,13 @@ async def test_with_a_password_one_signs_in_and_out(
         await expect(page.get_by_text("Worker ready")).to_be_visible()
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.get_by_label("Password")).to_be_visible()
+
+
+async def test_the_longest_form_scrolls_in_its_pane_and_not_the_window(
+    stack: PageProcess, open_page: OpenPage
+) -> None:
+    async with open_page(f"{stack.url}/create/i2v") as page:
+        await page.get_by_role("radio", name="Expert").check()
+        await expect(page.get_by_label("Expert boundary").first).to_be_attached()
+        hidden = "document.documentElement.scrollHeight - window.innerHeight"
+        assert await page.evaluate(hidden) <= 0
