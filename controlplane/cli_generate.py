@@ -11,7 +11,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from controlplane.config import load_settings
 from core.config import Env
 from core.errors import DiffboxError
 from core.protocol import LANES, Artifact, Cancelled, Completed, Failed
+from core.storage import storage_failed
 from core.workflows import register, workflow, workflows
 from core.workflows.base import Workflow
 
@@ -54,9 +56,10 @@ def main(command: str, argv: Sequence[str]) -> int:
     _refuse_to_overwrite(args)
     folder = (args.output or Path.cwd() / "x").absolute().parent
     began = time.monotonic()
-    # Beside the output: so that the finished file is put in place by a rename.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".diffbox-") as scratch:
-        result = _run(args, env, chosen, Path(scratch))
+    with _storing(folder), ExitStack() as held:
+        # Beside the output: so that the finished file is put in place by a rename.
+        scratch = tempfile.TemporaryDirectory(dir=folder, prefix=".diffbox-")
+        result = _run(args, env, chosen, Path(held.enter_context(scratch)), held)
         if not isinstance(result.event, Completed):
             return _not_completed(result, as_json=args.json)
         artifact = result.event.artifacts[0]
@@ -89,13 +92,16 @@ def _parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, env: Env, chosen: Workflow[Any], scratch: Path) -> Result:
+def _run(
+    args: argparse.Namespace, env: Env, chosen: Workflow[Any], scratch: Path, held: ExitStack
+) -> Result:
+    """The job's end; what is needed to fetch its file is `held`."""
     interrupt = Interrupt()
     with ProgressLine(silent=args.json) as progress:
         if not server_url(args, env):
             runner = LocalRunner(load_settings(env), env.copy(), scratch)
             return runner.run(chosen, given(args, chosen, runner.upload), progress, interrupt)
-        server = server_of(args, env)
+        server = held.enter_context(closing(server_of(args, env)))
         params = given(args, chosen, server.upload)
         job_id = server.submit(chosen.id, params, args.lane)
         with interrupt:
@@ -119,6 +125,15 @@ def _result(server: Server, job_id: str, scratch: Path) -> Result:
 
 
 # --- the output ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    """A full or read-only disk is told in words."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_failed(error, folder) from error
 
 
 def _refuse_to_overwrite(args: argparse.Namespace) -> None:

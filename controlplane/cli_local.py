@@ -55,7 +55,11 @@ class LocalRunner:
             "DIFFBOX_OUTPUTS_DIR": str(self._outputs),
         }
         self._process = EngineProcess(
-            settings.engine, python=settings.python_path, grace_s=settings.grace_s, env=env
+            settings.engine,
+            python=settings.python_path,
+            grace_s=settings.grace_s,
+            stall_s=settings.stall_s,
+            env=env,
         )
 
     def upload(self, field: str, path: Path) -> str:

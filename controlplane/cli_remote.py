@@ -19,7 +19,7 @@ from controlplane.config import load_settings
 from controlplane.records import JobRecord
 from controlplane.up import address
 from core.config import Env
-from core.errors import BackendUnavailable, DiffboxError, Problem
+from core.errors import BackendUnavailable, DiffboxError, InputRejected, Problem
 from core.media.probe import sniff_image
 from core.media.video import sniff_video
 
@@ -78,6 +78,10 @@ class Server:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=_TIMEOUT_S)
 
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
     def request(self, method: str, path: str, **options: Any) -> Any:
         """One request and its JSON answer.
 
@@ -114,6 +118,8 @@ class Server:
                     content=file,
                 )
             except ServerRefused as error:
+                if error.code != InputRejected.code:
+                    raise
                 at_field = (Problem(field=field, message=error.message),)
                 raise ServerRefused(error.code, error.message, problems=at_field) from None
         return str(sent["ref"])

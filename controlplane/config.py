@@ -50,6 +50,8 @@ class Settings(CoreConfig):
     """DIFFBOX_LEASE_S: a job whose worker was silent for so long is given to another one."""
     grace_s: float = 10.0
     """DIFFBOX_GRACE_S: how long a cancelled job may take to end before its process is killed."""
+    stall_s: float = 900.0
+    """DIFFBOX_STALL_S: a job that tells nothing for so long hangs, and its process is killed."""
     max_crashes: int = 3
     """DIFFBOX_MAX_CRASHES: a job that has cost so many processes is not tried again."""
     retry_delay_s: float = 5.0
@@ -107,6 +109,7 @@ def load_settings(env: Env | None = None) -> Settings:
         engine=_engine(env),
         lease_s=env.seconds("DIFFBOX_LEASE_S", 30.0, low=3.0),
         grace_s=env.seconds("DIFFBOX_GRACE_S", 10.0),
+        stall_s=env.seconds("DIFFBOX_STALL_S", 900.0, low=10.0),
         max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
         retry_delay_s=env.seconds("DIFFBOX_RETRY_DELAY_S", 5.0),
         lane_length=env.integer("DIFFBOX_LANE_LENGTH", 1000, low=1, high=100_000),

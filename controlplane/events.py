@@ -98,9 +98,9 @@ class Client:
     def hear(self, raw: object) -> None:
         """Take a message of the client; a wrong one is answered with an error."""
         match raw:
-            case {"type": "subscribe" | "unsubscribe" as kind, "job_ids": list(ids)} if len(
+            case {"type": "subscribe" | "unsubscribe" as kind, "job_ids": list(ids)} if _are_ids(
                 ids
-            ) <= _SUBSCRIBED_MAX and all(isinstance(i, str) and len(i) <= 64 for i in ids):
+            ):
                 (self._subscribe if kind == "subscribe" else self._unsubscribe)(set(ids))
             case _:
                 text = "send {type: subscribe | unsubscribe, job_ids: [id or '*', at most 1000]}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,28 +18,18 @@ from itertools import islice
 from typing import Any, Final
 
 from controlplane.backends.base import Backend, StoredEvent
+from controlplane.checks import check_model, ready_models, with_uploads
+from controlplane.forgetting import Forgetting
 from controlplane.records import JobRecord, apply, new_record
 from controlplane.store import JobStore
 from controlplane.uploads import Uploads
-from core.errors import (
-    BackendUnavailable,
-    InvalidParams,
-    ModelMissing,
-    NotFound,
-    Problem,
-    QueueFull,
-)
-from core.protocol import Event, Job, JobStatus, Lane, Progress
+from core.errors import BackendUnavailable, DiffboxError, NotFound, QueueFull
+from core.protocol import Cancelled, Event, Job, JobStatus, Lane, Progress
 from core.workflows import workflow
-from core.workflows.base import Workflow
-from core.workflows.params import Params, hints_of
 
 log = logging.getLogger(__name__)
 
 PAGE_MAX: Final = 200
-EVENTS_KEPT_JOBS: Final = 10
-"""The backend keeps the events of so many ended jobs; the record is what stays of the others."""
-
 Subscriber = Callable[[JobRecord, Event | None], None]
 """Called on the event loop after each change; the event is None when only a cancel was asked for.
 It must not block."""
@@ -61,9 +50,13 @@ class Jobs:
         backend: where they run.
         store: where their records are kept.
         uploads: where their input files are.
+        retry_s: how often the backend is asked again for what it could not do at once. The
+            lease is right: a cancel can end a job whose worker has been silent for that long.
     """
 
-    def __init__(self, *, backend: Backend, store: JobStore, uploads: Uploads) -> None:
+    def __init__(
+        self, *, backend: Backend, store: JobStore, uploads: Uploads, retry_s: float = 30.0
+    ) -> None:
         self._backend = backend
         self._store = store
         self._uploads = uploads
@@ -72,20 +65,27 @@ class Jobs:
         self._abandoned: set[str] = set()
         self._subscribers: list[Subscriber] = []
         self._adoptions: set[asyncio.Task[None]] = set()
-        self._ended: deque[str] = deque()
-        self._forgetting: asyncio.Task[None] | None = None
+        self._postponed: set[str] = set()
+        self._forgetting = Forgetting(backend, store)
+        self._retry_s = retry_s
+        self._retrying: asyncio.Task[None] | None = None
+        # Both ways of asking the backend again, or one job could be put in by both at once.
+        self._asking = asyncio.Lock()
 
     async def start(self) -> None:
         """Take up the unfinished jobs and start the backend."""
         for job_id in self._store.unfinished():
             if record := self._store.get(job_id):
                 self._live[job_id] = record
+        await asyncio.to_thread(self._uploads.sweep)
         await self._backend.start(self)
+        self._retrying = asyncio.get_running_loop().create_task(self._retry())
 
     async def close(self) -> None:
         """Stop following; jobs in other processes go on. All records are on disk afterwards."""
         await self._backend.close()
-        for task in (*self._adoptions, self._forgetting):
+        self._forgetting.close()
+        for task in (*self._adoptions, self._retrying):
             if task:
                 task.cancel()
         await self._store.close()
@@ -111,20 +111,21 @@ class Jobs:
             BackendUnavailable: the backend can't be reached; nothing was submitted.
         """
         recipe = workflow(workflow_id)
-        params = recipe.parse(raw, ready=self._ready_models())
-        self._check_model(recipe, params.model)
-        params = await self._with_uploads(params)
+        workers = self._backend.workers()
+        params = recipe.parse(raw, ready=ready_models(workers))
+        check_model(recipe, params.model, workers)
+        params = await with_uploads(params, self._uploads)
         job = Job(workflow=workflow_id, params=params.model_dump(mode="json"), lane=lane)
         record = self._live[job.id] = new_record(job)
         self._submitting.add(job.id)
         try:
             await self._backend.submit(job)
         except BaseException as error:
-            self._live.pop(job.id, None)
             self._submitting.discard(job.id)
-            if not isinstance(error, QueueFull):  # it may have arrived all the same
-                self._abandoned.add(job.id)
-                self.on_found(job.id)
+            if isinstance(error, QueueFull):
+                self._live.pop(job.id, None)
+            else:  # it may have arrived all the same
+                self._abandon(job.id)
             raise
         self._submitting.discard(job.id)
         record = self._live.get(job.id, record)
@@ -146,10 +147,10 @@ class Jobs:
         if record.finished:
             return record
         if not record.cancel_requested:
-            record = record.model_copy(update={"cancel_requested": True})
-            self._live[job_id] = record
-            self._store.put(record, self._store.cursor(job_id))
-            self._tell(record, None)
+            self._note_cancel(record)
+        if job_id in self._postponed:
+            self._end_unknown(job_id)
+            return self.get(job_id)
         try:
             await self._backend.cancel(job_id)
         except BackendUnavailable:
@@ -247,12 +248,13 @@ class Jobs:
             self._store.put(record, cursor)
         self._tell(record, event)
         if record.finished:
-            self._ended.append(job_id)
-            self._forget_soon()
+            self._postponed.discard(job_id)
+            self._forgetting.add(job_id)
 
     def on_found(self, job_id: str) -> None:
         """Give a job that somebody else put in a record, and follow it."""
-        if job_id in self._live or job_id in self._store or job_id in self._submitting:
+        ours = job_id in self._live or job_id in self._store or job_id in self._submitting
+        if ours and job_id not in self._abandoned:
             return
         adoption = asyncio.get_running_loop().create_task(self._adopt(job_id))
         self._adoptions.add(adoption)
@@ -260,55 +262,102 @@ class Jobs:
 
     async def on_connected(self) -> None:
         """Bring our records and the backend's jobs together."""
+        # Before the look: what is submitted meanwhile is not in the answer.
+        followed = sorted(self._live.keys() - self._submitting)
+        abandoned = frozenset(self._abandoned)
         known = await self._backend.job_ids()
-        for record in self.unfinished():
-            if record.id in self._submitting:
-                continue
-            if record.id in known:
-                await self._backend.follow(record.id, self._store.cursor(record.id))
-            else:
-                await self._submit_again(record)
-            if record.cancel_requested:
-                await self._backend.cancel(record.id)
-        self._abandoned &= known
-        self._ended = deque(job_id for job_id in sorted(known) if self._store.ended(job_id))
-        self._forget_soon()
+        async with self._asking:
+            for job_id in followed:
+                # Each time from _live: a job may end or be cancelled while we ask.
+                if job_id in known:
+                    await self._follow(job_id)
+                else:
+                    await self._submit_again(job_id)
+                await self._pass_cancel_on(job_id)
+        for job_id in filter(self._store.ended, sorted(known)):
+            # The backend may have lost its last second, and would run the job again over its
+            # outputs. One that ended there too stays as it is.
+            await self._backend.cancel(job_id)
+        self._abandoned -= abandoned - known
+        self._forgetting.replace(filter(self._store.ended, sorted(known)))
         for job_id in sorted(known):
             self.on_found(job_id)
 
-    def _forget_soon(self) -> None:
-        if len(self._ended) > EVENTS_KEPT_JOBS and self._forgetting is None:
-            self._forgetting = asyncio.get_running_loop().create_task(self._forget_oldest())
+    async def _retry(self) -> None:
+        """Ask again, for ever: a worker may have died with a cancel, a full lane has room again."""
+        while True:
+            await asyncio.sleep(self._retry_s)
+            if not self._backend.reachable:
+                continue
+            try:
+                async with self._asking:
+                    for job_id in sorted(self._postponed):
+                        await self._submit_again(job_id)
+                    for record in self.unfinished():
+                        await self._pass_cancel_on(record.id)
+            except BackendUnavailable as error:
+                log.warning("what the backend could not do is asked of it later: %s", error)
+            except Exception:
+                log.exception("asking the backend again failed")
 
-    async def _forget_oldest(self) -> None:
-        """Have the backend drop what is on disk here, so that it holds no more than it must."""
-        try:
-            while len(self._ended) > EVENTS_KEPT_JOBS:
-                oldest = set(islice(self._ended, len(self._ended) - EVENTS_KEPT_JOBS))
-                await self._store.saved()  # not flush(): that writes the whole file for each job
-                await self._backend.forget(oldest)
-                self._ended = deque(job_id for job_id in self._ended if job_id not in oldest)
-        except BackendUnavailable as error:
-            log.warning("ended jobs stay in the backend for now: %s", error)
-        finally:
-            self._forgetting = None
+    async def _follow(self, job_id: str) -> None:
+        if job_id in self._live:
+            await self._backend.follow(job_id, self._store.cursor(job_id))
 
-    async def _submit_again(self, record: JobRecord) -> None:
-        """The backend has lost the job, so it begins anew."""
-        log.warning("job %s is put in again: the backend does not know it", record.id)
+    async def _pass_cancel_on(self, job_id: str) -> None:
+        record = self._live.get(job_id)
+        if record is not None and record.cancel_requested and job_id not in self._submitting:
+            await self._follow(job_id)
+            await self._backend.cancel(job_id)
+
+    async def _submit_again(self, job_id: str) -> None:
+        """The backend has lost the job, so it begins anew; one that was to be cancelled has ended."""
+        record = self._live.get(job_id)
+        if record is None:
+            return
+        if record.cancel_requested:
+            self._end_unknown(job_id)
+            return
         fresh = new_record(record.job())
-        fresh = fresh.model_copy(update={"cancel_requested": record.cancel_requested})
-        self._live[record.id] = fresh
-        self._store.put(fresh, "")
+        if fresh != record:
+            self._live[job_id] = fresh
+            self._store.put(fresh, "")
+            self._tell(fresh, None)
+        self._postponed.discard(job_id)
         try:
-            await self._backend.submit(record.job())
-        except QueueFull:
-            log.warning("the lane of job %s is full; it is tried at the next start", record.id)
+            await self._backend.submit(fresh.job())
+        except DiffboxError as error:
+            self._postponed.add(job_id)
+            if not isinstance(error, QueueFull):
+                raise
+            log.warning("job %s waits until its lane has room", job_id)
+        else:
+            log.warning("job %s was put in again: the backend did not know it", job_id)
+
+    def _end_unknown(self, job_id: str) -> None:
+        """End a cancelled job that the backend does not have, so nobody else will."""
+        ended = Cancelled(job_id=job_id, seq=self._live[job_id].seq + 1)
+        self.on_event(job_id, self._store.cursor(job_id), ended)
+
+    def _note_cancel(self, record: JobRecord) -> None:
+        record = self._live[record.id] = record.model_copy(update={"cancel_requested": True})
+        self._store.put(record, self._store.cursor(record.id))
+        self._tell(record, None)
+
+    def _abandon(self, job_id: str) -> None:
+        """Whoever submitted the job was told that it failed, so it must not run."""
+        self._abandoned.add(job_id)
+        if job_id not in self._store:
+            self._live.pop(job_id, None)
+        elif record := self._live.get(job_id):  # its first event was quicker than the failure
+            self._note_cancel(record)
+        self.on_found(job_id)
 
     async def _adopt(self, job_id: str) -> None:
         job = await self._backend.job(job_id)
         if job_id in self._abandoned:
             if job is not None:
+                await self._follow(job_id)
                 await self._backend.cancel(job_id)
             return
         if job is None or job_id in self._live or job_id in self._store:
@@ -322,48 +371,6 @@ class Jobs:
         if not adoption.cancelled() and (error := adoption.exception()):
             # Found again at the next connect.
             log.warning("a found job can't be followed", exc_info=error)
-
-    # --- checks --------------------------------------------------------------------------------
-
-    def _ready_models(self) -> frozenset[str]:
-        return frozenset(model for worker in self._backend.workers() for model in worker.models)
-
-    def _check_model(self, recipe: Workflow[Any], model_id: str) -> None:
-        """Say now, not after the wait in the queue, that nobody can run the job."""
-        workers = self._backend.workers()
-        settled = workers and all(worker.state != "starting" for worker in workers)
-        row = next((row for row in recipe.models if row.id == model_id), None)
-        if not settled or row is None or row.demo or model_id in self._ready_models():
-            return
-        message = f"model {model_id!r} is on no worker: download its weights, then try again"
-        raise ModelMissing(message, problems=(Problem(field="model", message=message),))
-
-    async def _with_uploads(self, params: Params) -> Params:
-        """Params whose uploads are here and whose data: URIs have become uploads."""
-        problems: list[Problem] = []
-        refs: dict[str, str] = {}
-        for field, ref in params.file_refs().items():
-            kind, _, rest = ref.partition(":")
-            if kind == "https":
-                continue  # fetched by the worker, behind its guard
-            if kind == "data":
-                upload = await self._uploads.add_data_uri(field, ref)
-                refs[field] = upload.ref
-            elif (found := self._uploads.find(rest)) is None:
-                message = f"{field}: upload {rest[:12]}… is not here: upload it again"
-                problems.append(Problem(field=field, message=message))
-                continue
-            else:
-                upload = found
-            wanted = hints_of(type(params).model_fields[field]).get("widget")
-            if upload.kind != wanted:
-                message = f"{field}: the file is a {upload.kind}, not a {wanted}"
-                problems.append(
-                    Problem(field=field, message=message.replace("a image", "an image"))
-                )
-        if problems:
-            raise InvalidParams("; ".join(p.message for p in problems), problems=tuple(problems))
-        return params.model_copy(update=refs) if refs else params
 
     # --- subscribers ---------------------------------------------------------------------------
 

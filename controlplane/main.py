@@ -148,7 +148,7 @@ def create_services(settings: Settings) -> Services:
         video_max_bytes=settings.video_max_bytes,
     )
     store = JobStore(settings.data_dir / "jobs.json")
-    jobs = Jobs(backend=backend, store=store, uploads=uploads)
+    jobs = Jobs(backend=backend, store=store, uploads=uploads, retry_s=settings.lease_s)
     return Services(settings=settings, jobs=jobs, uploads=uploads, backend=backend)
 
 
@@ -161,7 +161,10 @@ def _backend(settings: Settings) -> Backend:
     )
     if settings.backend == "memory":
         process = EngineProcess(
-            settings.engine, python=settings.python_path, grace_s=settings.grace_s
+            settings.engine,
+            python=settings.python_path,
+            grace_s=settings.grace_s,
+            stall_s=settings.stall_s,
         )
         return MemoryBackend(process, rules)
     embedded = ValkeyServer(settings.data_dir, port=settings.valkey_port)

@@ -82,13 +82,14 @@ class JobRecord(_Shown):
         return self.status in TERMINAL
 
     def job(self) -> Job:
-        """The job to submit, as it was at first."""
+        """The job to submit; its next attempt counts on, so that its outputs get their own folder."""
         return Job(
             id=self.id,
             workflow=self.workflow,
             params=self.params,
             lane=self.lane,
             created_at=self.created_at,
+            attempt=self.attempt,
         )
 
 
@@ -100,6 +101,7 @@ def new_record(job: Job) -> JobRecord:
         params=job.params,
         lane=job.lane,
         created_at=job.created_at,
+        attempt=job.attempt,
     )
 
 

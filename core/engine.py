@@ -24,6 +24,7 @@ from core.protocol import (
     Device,
     EngineState,
     Event,
+    Failed,
     Job,
     Progress,
     TerminalEvent,
@@ -94,6 +95,23 @@ class Engine:
             emit: called from this thread.
             cancelled: asked often; once True the job ends as `cancelled`.
         """
+        end = self._attempt(job, emit, cancelled)
+        # Only here: while an exception is handled, its frames hold the pipeline and its tensors.
+        if isinstance(end, Failed):
+            self._recover(drop=end.code in FATAL_CODES)
+        elif isinstance(end, Cancelled):
+            self._recover()
+        return end
+
+    def close(self) -> None:
+        """Drop the loaded pipeline."""
+        if self._loaded:
+            self._loaded[1].release()
+            self._loaded = None
+
+    def _attempt(
+        self, job: Job, emit: Callable[[Event], None], cancelled: Callable[[], bool]
+    ) -> TerminalEvent:
         started = time.monotonic()
         meter = self._meter(job)
         try:
@@ -103,24 +121,15 @@ class Engine:
             self._storage.sweep(job)
             recipe.run(params, run)
         except JobCancelled:
-            self._recover()
             return Cancelled(job_id=job.id)
         except DiffboxError as error:
             log.warning("job %s failed: %s", job.id, error.message)
-            self._recover(drop=error.code in FATAL_CODES)
             return failed(job.id, error)
         except Exception as error:
             log.exception("job %s failed", job.id)
-            self._recover(drop=True)
             return failed(job.id, error)
         metrics = self._metrics(job, meter, time.monotonic() - started)
         return Completed(job_id=job.id, artifacts=tuple(run.artifacts), metrics=metrics)
-
-    def close(self) -> None:
-        """Drop the loaded pipeline."""
-        if self._loaded:
-            self._loaded[1].release()
-            self._loaded = None
 
     def _new_run(
         self,

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses with their signatures
     lines = JsonLines(socket.socket(fileno=fd))
     inbox = _Inbox(lines)
     threading.Thread(target=inbox.read, name="inbox", daemon=True).start()

@@ -5,8 +5,9 @@
       <──── ready, progress…, one terminal event
 
 The child stays warm between jobs. Cancel is a flag first; a child that does not end the job
-within the grace period is killed and a new one is spawned for the next job. So a hung or killed
-device costs one job, is seen at once, and the parent's lease never depends on the child's GIL.
+within the grace period is killed and a new one is spawned for the next job. So a killed
+child costs one job and is seen at once, a hung one is killed after `stall_s`, and the parent's
+lease never depends on the child's GIL.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from core.errors import ConfigError, DiffboxError
+from core.errors import ConfigError, DiffboxError, JobTimeout
 from core.protocol import (
     Cancelled,
     EngineState,
     Event,
     Job,
     TerminalEvent,
+    failed,
     is_terminal,
     parse_event,
 )
@@ -62,6 +64,8 @@ class EngineProcess:
         factory: "package.module:function" that builds the Engine, called inside the child.
         python: the interpreter of the child.
         grace_s: how long a cancelled job may take to end before the child is killed.
+        stall_s: a job that tells nothing for so long hangs: its child is killed. Loading a file
+            of 30 GB from a slow volume is the longest silence that is fine.
         env: the child's environment; this process's own when None.
     """
 
@@ -71,11 +75,13 @@ class EngineProcess:
         *,
         python: str = sys.executable,
         grace_s: float = 10.0,
+        stall_s: float = 900.0,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._factory = factory
         self._python = python
         self._grace_s = grace_s
+        self._stall_s = stall_s
         self._env = dict(env) if env is not None else None
         self._child: subprocess.Popen[bytes] | None = None
         self._lines: JsonLines | None = None
@@ -145,6 +151,8 @@ class EngineProcess:
     ) -> TerminalEvent | None:
         """Have the job done and return its terminal event; None when the verdict was "lost".
 
+        A job that hangs fails as `timeout`.
+
         Args:
             job: what to do.
             on_event: takes every event that is not terminal.
@@ -161,7 +169,8 @@ class EngineProcess:
         lost = False
         try:
             self._send({"type": "job", "job": job.model_dump(mode="json")})
-            next_beat = time.monotonic() + beat_s
+            told_at = time.monotonic()
+            next_beat = told_at + beat_s
             while True:
                 event = self._receive(max(0.0, min(next_beat - time.monotonic(), _POLL_S)))
                 if event is not None and is_terminal(event):
@@ -169,7 +178,11 @@ class EngineProcess:
                 if self._kill_due():
                     self.kill()
                     return None if lost else Cancelled(job_id=job.id)
+                if event is None and time.monotonic() - told_at > self._stall_s:
+                    self.kill()
+                    return None if lost else failed(job.id, self._stalled())
                 if event is not None:
+                    told_at = time.monotonic()
                     verdict = on_event(event)
                 elif time.monotonic() >= next_beat:
                     verdict = beat()
@@ -178,7 +191,7 @@ class EngineProcess:
                 next_beat = time.monotonic() + beat_s
                 lost = lost or verdict == "lost"
                 if verdict != "go":
-                    self.cancel()
+                    self.cancel(job.id)
         except EngineDied:
             if lost:
                 return None
@@ -189,17 +202,24 @@ class EngineProcess:
             with self._lock:
                 self._job, self._kill_at = None, None
 
-    def cancel(self) -> None:
-        """End the running job: flag now, SIGKILL after the grace period. Harmless when idle."""
+    def cancel(self, job_id: str) -> None:
+        """End this job if it is the running one: flag now, SIGKILL after the grace period.
+
+        The only method that other threads may call, so a child that is gone is left to `run`.
+        """
         with self._lock:
-            if self._job is None or self._kill_at is not None:
+            if self._job is None or self._job.id != job_id or self._kill_at is not None:
                 return
             self._kill_at = time.monotonic() + self._grace_s
-            job_id = self._job.id
+            lines = self._lines
         try:
-            self._send({"type": "cancel", "job_id": job_id})
-        except EngineDied:
+            if lines:
+                lines.send(json.dumps({"type": "cancel", "job_id": job_id}))
+        except OSError:
             log.info("the child was gone when job %s was cancelled", job_id)
+
+    def _stalled(self) -> JobTimeout:
+        return JobTimeout(f"the job hung: nothing happened for {self._stall_s:g} s")
 
     def _cancelling(self) -> bool:
         return self._kill_at is not None
@@ -268,9 +288,11 @@ class EngineProcess:
         return EngineDied(exit_code, f"the engine process died ({reason})")
 
     def _forget(self) -> None:
-        if self._lines:
-            self._lines.close()
-        self._child, self._lines, self._state = None, None, None
+        with self._lock:
+            lines, self._lines = self._lines, None
+        if lines:
+            lines.close()
+        self._child, self._state = None, None
 
 
 class JsonLines:

@@ -47,6 +47,9 @@ class DiffboxError(Exception):
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    """Whether the same request may succeed later, once something has changed."""
+    passes: ClassVar[bool] = False
+    """Whether it may pass without anybody doing anything, so that the queue tries again itself."""
     http_status: ClassVar[int | None] = None
 
     def __init__(self, message: str, *, problems: tuple[Problem, ...] = ()) -> None:
@@ -111,6 +114,7 @@ class BackendUnavailable(DiffboxError):
 
     code = "backend_unavailable"
     retryable = True
+    passes = True
     http_status = 503
 
 
@@ -153,6 +157,7 @@ class DownloadFailed(DiffboxError):
 
     code = "download_failed"
     retryable = True
+    passes = True
 
 
 class DeliveryFailed(DiffboxError):
@@ -160,9 +165,15 @@ class DeliveryFailed(DiffboxError):
 
     code = "delivery_failed"
     retryable = True
+    passes = True
 
 
 class ConfigError(DiffboxError):
     """A setting is wrong. Stops the start and names the variable."""
 
     code = "config"
+
+
+PASSING_CODES: Final = frozenset(cls.code for cls in DiffboxError.__subclasses__() if cls.passes)
+"""A job that failed with one of these is tried again by the queue. A full disk or a missing model
+is not: each attempt would cost the whole denoising, and the next one would end the same."""

@@ -27,6 +27,7 @@ import httpx
 from core.config import CoreConfig
 from core.errors import InputRejected
 from core.media.images import rejected
+from core.storage import storage_failed
 
 MAX_BYTES: Final = 512_000_000
 MAX_SECONDS: Final = 120.0
@@ -71,10 +72,11 @@ class Inputs:
             raise rejected(field, "the file is empty")
         target = self._uploads_dir / hashlib.sha256(content).hexdigest()
         if not target.exists():
-            self._uploads_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._uploads_dir, delete=False) as file:
-                file.write(content)
-            os.replace(file.name, target)
+            try:
+                self._uploads_dir.mkdir(parents=True, exist_ok=True)
+                _write_whole(target, content)
+            except OSError as error:
+                raise storage_failed(error, self._uploads_dir) from error
         return target
 
 
@@ -107,29 +109,33 @@ class Fetcher:
 
     def _one(self, client: httpx.Client, url: str, deadline: float) -> bytes | str:
         """The body, or the address that it redirects to."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 443
+        except ValueError:
+            raise InputRejected("the address is malformed") from None
         if parts.scheme != "https" or not parts.hostname or parts.username or parts.password:
             raise InputRejected("only https:// addresses without a password are fetched")
-        address = self._resolve(parts.hostname, parts.port or 443)
+        address = self._resolve(parts.hostname, port)
         shown = f"[{address}]" if address.version == 6 else str(address)
-        pinned = parts._replace(netloc=f"{shown}:{parts.port or 443}").geturl()
-        request = client.build_request(
-            "GET",
-            pinned,
-            headers={"Host": parts.netloc},
-            extensions={"sni_hostname": parts.hostname},
-        )
+        pinned = parts._replace(netloc=f"{shown}:{port}").geturl()
         try:
+            request = client.build_request(
+                "GET",
+                pinned,
+                headers={"Host": parts.netloc},
+                extensions={"sni_hostname": parts.hostname},
+            )
             response = client.send(request, stream=True)
             try:
                 if response.is_redirect:
-                    return urljoin(url, str(response.headers.get("location", "")))
+                    return _joined(url, str(response.headers.get("location", "")))
                 if response.status_code != 200:
                     raise InputRejected(f"{parts.hostname} answered {response.status_code}")
                 return self._read(response, deadline)
             finally:
                 response.close()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise InputRejected(f"{parts.hostname} can't be fetched: {error}") from None
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
@@ -169,6 +175,27 @@ def is_public(address: Address) -> bool:
         if address.teredo or address in ipaddress.ip_network("64:ff9b:1::/48"):
             return False
     return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise InputRejected("it redirects to a malformed address") from None
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    """The file is trusted by its name, its hash, from now on: whole and synced, or not there."""
+    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _data_uri(field: str, rest: str) -> bytes:

@@ -11,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from core.errors import ConfigError
+from core.errors import PASSING_CODES, ConfigError
 from core.protocol import LANES, Event, Failed, Job, Lane, TerminalEvent, WorkerState, is_terminal
 from core.queue_keys import (
     BLOCK_S,
@@ -148,7 +148,7 @@ class Queue:
 
         Outputs must be stored before. "refused": it was another's, or had been ended before.
         """
-        if isinstance(event, Failed) and event.retryable:
+        if isinstance(event, Failed) and event.code in PASSING_CODES:
             delay_ms = self.rules.delay_ms(claim.retries)
             return self._finish(
                 claim, "retry", encode_event(event), self.rules.max_retries, delay_ms

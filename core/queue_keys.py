@@ -8,14 +8,16 @@ Shared by core.queue (workers) and the control plane's asyncio client.
                                   waits and what runs
     {dbx}:job:<id>        hash    spec (Job as JSON) status lane entry attempt        none until it
                                   crashes retries fence owner cancel seq preview      ends, then a
-                                  queued_at started_at finished_at (ms)               day
+                                  queued_at started_at finished_at (ms)               30 days
     {dbx}:ev:<id>         stream  one job's events, MAXLEN ~1000; an entry's id is    as the job
                                   the cursor to go on from
-    {dbx}:feed            stream  types of all events but progress; ~100            permanent
+    {dbx}:feed            stream  types of all events but progress; ~100             permanent
     {dbx}:delayed         zset    ids of jobs that wait for a retry, by due time      permanent
     {dbx}:dead            stream  job, reason: buried after too many crashes; ~1000   permanent
     {dbx}:workers         zset    ids of workers, by when they were last heard        permanent
     {dbx}:worker:<id>     string  WorkerState as JSON                                 given
+    {dbx}:pulse           string  when a worker last asked for a job (ms)             permanent
+    {dbx}:calm            string  there after an outage: no lease is taken away       lease + 1 s
     {dbx}:control         channel the id of a running job that shall be cancelled     -
 
 An event's entry is job, type, seq (counts per job), at (server time in ms) and body (the event's
@@ -47,6 +49,7 @@ from core.protocol import LANES, Event, Job, Lane, parse_event
 PREFIX: Final = "{dbx}"
 GROUP: Final = "workers"
 FEED: Final = f"{PREFIX}:feed"
+PULSE: Final = f"{PREFIX}:pulse"
 DELAYED: Final = f"{PREFIX}:delayed"
 DEAD: Final = f"{PREFIX}:dead"
 WORKERS: Final = f"{PREFIX}:workers"
@@ -94,7 +97,7 @@ def worker_key(worker_id: str) -> str:
     return f"{PREFIX}:worker:{worker_id}"
 
 
-PERMANENT: Final = frozenset({*map(lane_key, LANES), FEED, DELAYED, DEAD, WORKERS})
+PERMANENT: Final = frozenset({*map(lane_key, LANES), FEED, DELAYED, DEAD, WORKERS, PULSE})
 """Keys that never expire. A job's two keys have no TTL until it ends; all others have one."""
 
 

@@ -7,7 +7,8 @@ job is cancelled, brings in the inputs and stores the outputs. It knows no torch
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from core import media
@@ -117,9 +118,12 @@ class Run:
         """
         name = f"{self.job.workflow}-{self.job.id[-12:]}"
         metadata = media.embedded(self.job, self.provenance)
-        with self._storage.new_file(self.job, f"{name}.mp4") as file:
+        with (
+            closing(self._checked(frames)) as checked,
+            self._storage.new_file(self.job, f"{name}.mp4") as file,
+        ):
             info = media.write_mp4(
-                file.path, self._checked(frames), size=size, fps=fps, crf=crf, metadata=metadata
+                file.path, checked, size=size, fps=fps, crf=crf, metadata=metadata
             )
             self.enter(Stage.SAVING)
             if info.frames != frames_total:
@@ -132,10 +136,15 @@ class Run:
         self.artifacts += [video, poster.artifact("image", "image/webp", size=info.poster_size)]
         return video
 
-    def _checked(self, frames: Iterable[T]) -> Iterator[T]:
-        for frame in frames:
-            self.check()
-            yield frame
+    def _checked(self, frames: Iterable[T]) -> Generator[T, None, None]:
+        """The same frames; when they are not taken to the end, their source is told so."""
+        try:
+            for frame in frames:
+                self.check()
+                yield frame
+        finally:
+            if isinstance(frames, Generator):
+                frames.close()
 
     # --- the pipeline's side -----------------------------------------------------------------
 

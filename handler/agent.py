@@ -241,7 +241,7 @@ class Agent:
                 for job_id in self._queue.cancellations(60):
                     holding = self._holding
                     if holding is not None and holding.claim.job.id == job_id:
-                        self._engine.cancel()
+                        self._engine.cancel(job_id)
             except BackendUnavailable:
                 time.sleep(_RETRY_S)
 

@@ -21,6 +21,7 @@ class WorkerConfig(CoreConfig):
         lease_s: a job whose worker was silent for so long is given to another one.
         beat_s: how often the worker renews its lease; at most a third of it.
         grace_s: how long a cancelled job may take to end by itself before its process is killed.
+        stall_s: a job that tells nothing for so long hangs, and its process is killed.
         max_crashes: a job that has cost so many workers is not tried again.
         drain_s: how long a running job may go on after SIGTERM before it is given back.
         retry_delay_s: the wait before a failed job's first retry; doubles with each one.
@@ -32,6 +33,7 @@ class WorkerConfig(CoreConfig):
     lease_s: float = 30.0
     beat_s: float = 5.0
     grace_s: float = 10.0
+    stall_s: float = 900.0
     max_crashes: int = 3
     drain_s: float = 5.0
     retry_delay_s: float = 5.0
@@ -65,6 +67,7 @@ def from_env(values: Mapping[str, str] | None = None, *, pid: int = 0) -> Worker
         lease_s=lease_s,
         beat_s=beat_s,
         grace_s=env.seconds("DIFFBOX_GRACE_S", 10.0),
+        stall_s=env.seconds("DIFFBOX_STALL_S", 900.0, low=10.0),
         max_crashes=env.integer("DIFFBOX_MAX_CRASHES", 3, low=1, high=100),
         drain_s=env.seconds("DIFFBOX_DRAIN_S", 5.0),
         retry_delay_s=env.seconds("DIFFBOX_RETRY_DELAY_S", 5.0),

@@ -19,7 +19,7 @@ from core.logs import log_json_lines
 from core.queue import Queue
 from core.queue_keys import Rules
 from handler.agent import Agent
-from handler.config import from_env
+from handler.config import WorkerConfig, from_env
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,17 @@ def main() -> None:
             retry_delay_s=config.retry_delay_s,
         )
         queue = Queue.connect(config.valkey_url, rules)
-        agent = Agent(config, queue, EngineProcess(config.engine, grace_s=config.grace_s))
+        agent = Agent(config, queue, _engine(config))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: agent.stop())
         agent.serve()
     except ConfigError as error:
         log.error(error.message)
         sys.exit(EX_CONFIG)
+
+
+def _engine(config: WorkerConfig) -> EngineProcess:
+    return EngineProcess(config.engine, grace_s=config.grace_s, stall_s=config.stall_s)
 
 
 if __name__ == "__main__":

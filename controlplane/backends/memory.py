@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 from controlplane.backends.base import Listener, StoredEvent
 from core.engine_process import EngineDied, EngineProcess, Verdict
-from core.errors import ConfigError, QueueFull
+from core.errors import PASSING_CODES, ConfigError, QueueFull
 from core.protocol import (
     LANES,
     Cancelled,
@@ -134,7 +134,7 @@ class MemoryBackend:
                 return
             entry.cancel = True
             if job_id == self._running:
-                self._process.cancel()
+                self._process.cancel(job_id)
                 return
             self._forget_waiting(job_id, entry.job.lane)
             self._end(job_id, Cancelled(job_id=job_id))
@@ -277,7 +277,7 @@ class MemoryBackend:
         job_id = entry.job.id
         with self._change:
             self._running = None
-            retry = isinstance(event, Failed) and event.retryable
+            retry = isinstance(event, Failed) and event.code in PASSING_CODES
             if isinstance(event, Failed) and retry and entry.retries < self._rules.max_retries:
                 due = time.monotonic() + self._rules.delay_ms(entry.retries) / 1000
                 entry.retries += 1

@@ -100,11 +100,6 @@ class ValkeyBackend:
         """Whether the server answered last time."""
         return self._reachable
 
-    @property
-    def streams_read(self) -> int:
-        """How many streams one read looks at, besides the feed."""
-        return len(self._active)
-
     async def start(self, listener: Listener) -> None:
         """Begin reading; the server need not be there yet."""
         self._listener = listener
@@ -162,7 +157,7 @@ class ValkeyBackend:
         return [StoredEvent(cursor=c, event=e) for c, e in _decoded(entries) if e is not None]
 
     async def job_ids(self) -> set[str]:
-        """All jobs whose hash is there; finished ones stay for a day."""
+        """All jobs whose hash is there; finished ones stay for 30 days."""
         found: set[str] = set()
         cursor = 0
         while True:
@@ -179,7 +174,7 @@ class ValkeyBackend:
         return None if raw is None else Job.model_validate_json(raw)
 
     async def forget(self, job_ids: Collection[str]) -> None:
-        """Delete their hashes and streams, which would otherwise stay for a day."""
+        """Delete their hashes and streams, which would otherwise stay for 30 days."""
         if job_ids:
             await self._ask(self._forget(args=list(job_ids)))
 

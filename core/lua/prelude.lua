@@ -1,7 +1,9 @@
 -- Shared by all scripts. Times are the server's, in ms.
 -- NOTE: key names are those of core/queue_keys.py, where they are described.
 local PREFIX, GROUP, CONSUMER = '{dbx}', 'workers', 'worker'
-local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '100', '1000', '86400'
+-- KEEP_S: a control plane that was away for less still sees how its jobs ended.
+local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '100', '1000', '2592000'
+local PULSE, CALM, GAP_MS = PREFIX .. ':pulse', PREFIX .. ':calm', 5000
 local DELAYED, DEAD, FEED, CONTROL =
   PREFIX .. ':delayed', PREFIX .. ':dead', PREFIX .. ':feed', PREFIX .. ':control'
 
@@ -65,9 +67,16 @@ local function requeue(id, lane, reason)
   tell(id, 'requeued', cjson.encode({reason = reason}))
 end
 
--- Idle times are wall clock and go on while the server is down, so an outage expires every lease.
--- After a restart owners get one lease to beat again before anything is taken from them.
+-- Idle times are wall clock and go on while nobody can reach the server, so an outage expires every
+-- lease. After one, owners get a lease to beat again before anything is taken from them. An outage
+-- is a restart, or that nobody asked for long: idle workers ask every 2 s, so a server that was
+-- stopped, a machine that slept or a network that was cut shows as a gap.
 local function may_reclaim(lease_ms)
   local uptime_s = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
-  return uptime_s * 1000 > lease_ms + 1000
+  local asked = tonumber(redis.call('GET', PULSE) or now())
+  if now() - asked > math.max(lease_ms / 2, GAP_MS) then
+    redis.call('SET', CALM, '1', 'PX', lease_ms + 1000)
+  end
+  redis.call('SET', PULSE, now())
+  return uptime_s * 1000 > lease_ms + 1000 and redis.call('EXISTS', CALM) == 0
 end

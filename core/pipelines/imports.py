@@ -182,7 +182,8 @@ class _DynamoLater(MetaPathFinder):
             del vars(torch)["_dynamo"]
         self._places = list(self._find_places())
         if len(self._places) < len(self._marked):
-            log.warning("%d functions can be compiled that should not", len(self._marked))
+            missed = len(self._marked) - len(self._places)
+            log.warning("%d functions can be compiled that should not", missed)
         if _DYNAMO in sys.modules:
             self.apply()
         elif self._places:

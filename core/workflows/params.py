@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -139,13 +140,24 @@ DATA_URI_MAX: Final = 10_000_000
 
 
 def _check_reference(value: str) -> str:
-    if len(value) > DATA_URI_MAX or not _REFERENCE.fullmatch(value):
+    if len(value) > DATA_URI_MAX or not _REFERENCE.fullmatch(value) or not _has_host(value):
         shown = value if len(value) <= 80 else value[:77] + "..."
         raise ValueError(
             f"{shown!r} is not a file reference: use upload:<sha256> (from POST /api/uploads), "
             f"an https:// address, or a base64 data: URI of at most {DATA_URI_MAX // 1_000_000} MB"
         )
     return value
+
+
+def _has_host(value: str) -> bool:
+    """Whether an https address can be taken apart at all; other references pass."""
+    if not value.startswith("https:"):
+        return True
+    try:
+        parts = urlsplit(value)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 FileRef = Annotated[str, AfterValidator(_check_reference)]

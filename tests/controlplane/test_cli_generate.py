@@ -111,7 +111,7 @@ def test_a_broken_picture_is_refused_at_its_flag(env: dict[str, str], tmp_path: 
     broken.write_text("no picture")
     told = generate("i2v", "--prompt", "x", "--input-image", str(broken), env=env)
     assert told.returncode == cli.EXIT_REJECTED
-    assert "not a picture" in told.stderr
+    assert "not a PNG, JPEG or WebP picture" in told.stderr
     assert told.stderr.endswith("(--input-image)\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -112,6 +113,15 @@ def test_after_running_out_of_memory_the_weights_are_dropped(
 ) -> None:
     run(engine, "oom")
     assert loaded[0].released == 1
+
+
+def test_the_pipeline_is_released_when_no_frame_of_the_error_holds_it(
+    engine: Engine, loaded: list[FakePipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[object] = []
+    monkeypatch.setattr(FakePipeline, "release", lambda _: held.append(sys.exc_info()[1]))
+    run(engine, "oom")
+    assert held == [None]
 
 
 def test_cancel_while_frames_come_leaves_no_file(engine: Engine, tmp_path: Path) -> None:

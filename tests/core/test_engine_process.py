@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,43 @@ def test_a_deaf_child_is_killed_after_the_grace_and_the_next_job_runs(
 ) -> None:
     assert isinstance(run(process, "deaf", verdict="cancel", seconds=60), Cancelled)
     assert process.pid is None
+    assert isinstance(run(process, "noop"), Completed)
+
+
+def test_a_job_that_hangs_is_killed_and_fails_as_timeout(child_env: dict[str, str]) -> None:
+    process = EngineProcess(engine.PATH, stall_s=0.5, env=child_env)
+    hung = run(process, "deaf", seconds=60)
+    assert isinstance(hung, Failed)
+    assert (hung.code, hung.message) == ("timeout", "the job hung: nothing happened for 0.5 s")
+    assert isinstance(run(process, "noop"), Completed)
+    process.close()
+
+
+def test_a_cancel_for_another_job_does_nothing(process: EngineProcess) -> None:
+    def cancel_another(_: Any) -> Verdict:
+        process.cancel("another")
+        return "go"
+
+    job = Job(workflow="sleeper", params={"seed": 3, "seconds": 0.3, "model": "fake"})
+    assert isinstance(process.run(job, on_event=cancel_another, beat=go, beat_s=1), Completed)
+
+
+def test_a_cancel_from_another_thread_after_the_child_died_leaves_run_its_end(
+    process: EngineProcess,
+) -> None:
+    """The child dies while the owner is busy; the canceller must not take its handles away."""
+    job = Job(workflow="sleeper", params={"seed": 3, "seconds": 60, "model": "fake"})
+
+    def die_then_cancel(_: Any) -> Verdict:
+        assert process.pid
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda pid=process.pid: not alive(pid))  # type: ignore[misc]
+        canceller = threading.Thread(target=process.cancel, args=(job.id,))
+        canceller.start()
+        canceller.join()
+        return "go"
+
+    assert isinstance(process.run(job, on_event=die_then_cancel, beat=go, beat_s=1), Cancelled)
     assert isinstance(run(process, "noop"), Completed)
 
 

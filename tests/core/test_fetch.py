@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import ipaddress
 import ssl
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from core.config import CoreConfig
-from core.errors import InputRejected
+from core.errors import InputRejected, StorageFailed
 from core.fetch import Fetcher, Inputs, is_public
 
 INSIDE = [
@@ -118,6 +119,19 @@ def test_other_schemes_and_passwords_are_refused(address: str) -> None:
         Fetcher().get(address)
 
 
+@pytest.mark.parametrize("address", ["https://[", "https://host:99999/", "https://host/\x01"])
+def test_malformed_addresses_are_refused(address: str) -> None:
+    with pytest.raises(InputRejected):
+        Fetcher(permitted=lambda _: True).get(address)
+
+
+def test_a_redirect_to_a_malformed_address_is_refused(
+    site: ThreadingHTTPServer, fetcher: Fetcher
+) -> None:
+    with pytest.raises(InputRejected, match="malformed"):
+        fetcher.get(url(site, "/to?https://["))
+
+
 def test_a_file_is_fetched_from_the_checked_address_under_its_name(
     site: ThreadingHTTPServer, fetcher: Fetcher
 ) -> None:
@@ -154,6 +168,18 @@ def test_a_fetched_file_is_kept_by_its_hash(
     path = inputs(tmp_path, fetcher).path("input_image", url(site, "/file"))
     assert path.read_bytes() == b"picture"
     assert path.parent == tmp_path / "uploads"
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("core.fetch.os.fsync", full)
+    with pytest.raises(StorageFailed):
+        inputs(tmp_path).path("f", "data:image/png;base64,QUJD")
+    assert list((tmp_path / "uploads").iterdir()) == []
 
 
 def test_an_upload_is_a_file_of_that_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from core.errors import BackendUnavailable, ConfigError
 from core.protocol import Completed, Job
 from core.queue import Claim, Queue
-from core.queue_keys import GROUP, lane_key
+from core.queue_keys import GROUP, PULSE, lane_key
 from tests.support.valkey import LEASE_S, RULES, Valkey, leaked
 from tests.support.wait import wait_until
 
@@ -72,6 +72,26 @@ def test_a_lost_job_behind_many_live_ones_is_found(queue: Queue, valkey: Valkey)
     found = wait_until(again, timeout_s=LEASE_S + 5)
     assert found
     assert found.job.id == silent.job.id
+
+
+def test_nothing_is_taken_right_after_nobody_could_reach_the_server_for_long(
+    queue: Queue, valkey: Valkey
+) -> None:
+    """A server that was stopped, a machine that slept: no restart, but every lease is over."""
+    valkey.wait_until_leases_count()
+    queue.enqueue(job())
+    claim = taken(queue, "owner")
+    wait_until(lambda: idle_ms(queue) > LEASE_S * 1000, timeout_s=LEASE_S + 5)
+    queue.client.set(PULSE, 1)
+    assert queue.take("other", block_s=0) is None
+    assert queue.beat(claim) == "go"
+    again = taken(queue, "other")
+    assert (again.job.id, again.crashes) == (claim.job.id, 1)
+
+
+def idle_ms(queue: Queue) -> int:
+    pending = queue.client.xpending_range(lane_key("normal"), GROUP, "-", "+", 1)
+    return int(pending[0]["time_since_delivered"])
 
 
 def test_nothing_is_taken_from_its_owner_right_after_a_restart(

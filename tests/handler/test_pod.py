@@ -92,12 +92,12 @@ def test_a_job_deaf_to_cancel_is_killed_after_the_grace_period(queue: Queue) -> 
 
 
 def test_a_failure_that_may_pass_is_retried_and_then_ends_the_job(queue: Queue) -> None:
-    job_id = submit(queue, Raiser, prompt="storage_failed")
+    job_id = submit(queue, Raiser, prompt="delivery_failed")
     row = wait_status(queue, job_id, "failed")
     assert (row["attempt"], row["retries"], row["crashes"]) == ("3", "2", "0")
     end = events(queue, job_id)[-1]
     assert isinstance(end, Failed)
-    assert end.code == "storage_failed"
+    assert end.code == "delivery_failed"
 
 
 @pytest.mark.parametrize("prompt", ["out_of_memory", "anything else"])

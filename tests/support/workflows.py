@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from core.catalog import AUTO, ModelRef
-from core.errors import JobCancelled, OutOfMemory, StorageFailed
+from core.errors import DeliveryFailed, JobCancelled, OutOfMemory, StorageFailed
 from core.protocol import Stage
 from core.run import Run
 from core.workflows.base import Workflow
@@ -89,6 +89,8 @@ class Raiser(_Fake):
             raise OutOfMemory("too little memory")
         if params.prompt == "storage_failed":
             raise StorageFailed("the disk is full")
+        if params.prompt == "delivery_failed":
+            raise DeliveryFailed("the bucket is away")
         raise RuntimeError("a bug")
 
 

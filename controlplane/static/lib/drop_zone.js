@@ -88,7 +88,7 @@ export const DropZone = {
     },
   },
   mounted() {
-    if (this.takesPaste) document.addEventListener("paste", this.pasted);
+    document.addEventListener("paste", this.pasted);
   },
   beforeUnmount() {
     document.removeEventListener("paste", this.pasted);
@@ -109,6 +109,7 @@ export const DropZone = {
       event.target.value = ""; // so that the same file can be chosen again
     },
     pasted(event) {
+      if (!this.takesPaste) return; // changes while mounted: the next empty field takes the next one
       const [file] = event.clipboardData?.files ?? [];
       if (!file || !file.type.startsWith(this.kind + "/")) return;
       event.preventDefault();

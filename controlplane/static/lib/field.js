@@ -128,6 +128,10 @@ export const Field = {
     },
     problem() {
       if (this.message) return problemWords(this.field.name, this.message);
+      const { max_length } = this.field;
+      // The browser cuts what is pasted: that must not happen in silence.
+      if (max_length && String(this.now ?? "").length >= max_length)
+        return { text: `Full: at most ${max_length} characters fit, and what came after was left out.`, nearest: [] };
       if (!this.needed) return null;
       const file = this.field.widget === "image" || this.field.widget === "video";
       return { text: file ? "Choose a file first." : "Fill this in first.", nearest: [] };

@@ -33,9 +33,11 @@ export const newestFirst = computed(() => Object.values(live.jobs).sort((a, b) =
 export const unfinished = computed(() => newestFirst.value.filter((job) => UNFINISHED.has(job.status)));
 export const ahead = (job) => unfinished.value.filter((other) => other.id < job.id).length;
 
-export function put(record) {
+// An answer over HTTP may be older than what the socket told since. The socket itself is in order,
+// and a job that begins anew counts its events from 1 again.
+export function put(record, { inOrder = false } = {}) {
   const known = live.jobs[record.id];
-  if (known && (known.seq ?? 0) > (record.seq ?? 0)) return known;
+  if (!inOrder && known && (known.seq ?? 0) > (record.seq ?? 0)) return known;
   live.jobs[record.id] = { ...record, preview: record.preview ?? known?.preview ?? null, told_at: Date.now() };
   return live.jobs[record.id];
 }
@@ -98,12 +100,12 @@ const patches = {
 
 function apply(message) {
   if (message.type === "job:snapshot") {
-    for (const record of message.jobs) put(record);
+    for (const record of message.jobs) put(record, { inOrder: true });
     if (!live.synced) catchUp(new Set(message.jobs.map((record) => record.id)));
     live.synced = true;
     return;
   }
-  if (message.job) put(message.job);
+  if (message.job) put(message.job, { inOrder: true });
   const patch = patches[message.type];
   if (!patch) return;
   const job = live.jobs[message.job_id];

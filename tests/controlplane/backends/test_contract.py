@@ -180,9 +180,9 @@ async def test_an_error_arrives_with_its_code(place: Place, prompt: str, code: s
 
 
 async def test_an_error_that_may_pass_is_tried_again_before_it_counts(place: Place) -> None:
-    job_id = await place.submit(Raiser, prompt="storage_failed")
+    job_id = await place.submit(Raiser, prompt="delivery_failed")
     last = (await place.ended(job_id))[-1]
-    assert isinstance(last, Failed) and last.code == "storage_failed" and last.retryable
+    assert isinstance(last, Failed) and last.code == "delivery_failed" and last.retryable
     assert place.recorder.types(job_id).count("requeued") == RULES.max_retries
 
 

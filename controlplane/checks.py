@@ -1,0 +1,62 @@
+"""What is checked when a job is submitted: that a worker has its model, and that its files are here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from controlplane.uploads import Uploads
+from core.errors import InvalidParams, ModelMissing, Problem
+from core.protocol import WorkerState
+from core.workflows.base import Workflow
+from core.workflows.params import Params, hints_of
+
+
+def ready_models(workers: Collection[WorkerState]) -> frozenset[str]:
+    """Ids of the models whose weights some worker has."""
+    return frozenset(model for worker in workers for model in worker.models)
+
+
+def check_model(recipe: Workflow[Any], model_id: str, workers: Collection[WorkerState]) -> None:
+    """Say now, not after the wait in the queue, that nobody can run the job.
+
+    Raises:
+        ModelMissing: no worker has the model's weights, and none is still starting.
+    """
+    settled = workers and all(worker.state != "starting" for worker in workers)
+    row = next((row for row in recipe.models if row.id == model_id), None)
+    if not settled or row is None or row.demo or model_id in ready_models(workers):
+        return
+    message = f"model {model_id!r} is on no worker: download its weights, then try again"
+    raise ModelMissing(message, problems=(Problem(field="model", message=message),))
+
+
+async def with_uploads(params: Params, uploads: Uploads) -> Params:
+    """Params whose uploads are here and whose data: URIs have become uploads.
+
+    Raises:
+        InvalidParams: an upload is not here, or is not what its field takes.
+        InputRejected: a data: URI that is not a picture or video that we take.
+    """
+    problems: list[Problem] = []
+    refs: dict[str, str] = {}
+    for field, ref in params.file_refs().items():
+        kind, _, rest = ref.partition(":")
+        if kind == "https":
+            continue  # fetched by the worker, behind its guard
+        if kind == "data":
+            upload = await uploads.add_data_uri(field, ref)
+            refs[field] = upload.ref
+        elif (found := uploads.find(rest)) is None:
+            message = f"{field}: upload {rest[:12]}… is not here: upload it again"
+            problems.append(Problem(field=field, message=message))
+            continue
+        else:
+            upload = found
+        wanted = hints_of(type(params).model_fields[field]).get("widget")
+        if upload.kind != wanted:
+            message = f"{field}: the file is a {upload.kind}, not a {wanted}"
+            problems.append(Problem(field=field, message=message.replace("a image", "an image")))
+    if problems:
+        raise InvalidParams("; ".join(p.message for p in problems), problems=tuple(problems))
+    return params.model_copy(update=refs) if refs else params
