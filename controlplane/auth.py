@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import time
@@ -30,6 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.config import Settings
 from core.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 SESSION_S: Final = 14 * 86_400
 FAILURES_MAX: Final = 10
@@ -63,7 +66,7 @@ _HEADERS: Final = {
 
 
 def keep_secret(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
-    """A secret in a file that only we may read; made when it is not there yet.
+    """A secret in a file that only we may read; made when it is not there yet, or damaged.
 
     Returns:
         The secret, and whether it was made now.
@@ -74,12 +77,17 @@ def keep_secret(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists():
-            return path.read_text("ascii").strip(), False
+            kept = path.read_bytes().strip()
+            if kept and all(0x20 <= byte < 0x7F for byte in kept):
+                return kept.decode("ascii"), False
+            log.warning("%s is empty or damaged, so its secret is made anew", path)
         secret = make()
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "w", encoding="ascii") as file:
             file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         raise ConfigError(f"DIFFBOX_DATA_DIR: {path} can't be used: {error.strerror}") from error
@@ -95,16 +103,20 @@ def choose_password(settings: Settings) -> tuple[str, bool]:
     Raises:
         ConfigError: it is too short for a page that others can reach.
     """
-    if settings.password:
-        if not settings.loopback and len(settings.password) < PASSWORD_MIN:
-            raise ConfigError(
-                f"DIFFBOX_PASSWORD has {len(settings.password)} characters; "
-                f"a page that others can reach needs at least {PASSWORD_MIN}"
-            )
-        return settings.password, False
     if settings.loopback:
-        return "", False
-    return keep_secret(settings.data_dir / "auth" / "password", lambda: secrets.token_urlsafe(18))
+        return settings.password, False
+    if settings.password:
+        password, made_now, source = settings.password, False, "DIFFBOX_PASSWORD"
+    else:
+        path = settings.data_dir / "auth" / "password"
+        password, made_now = keep_secret(path, lambda: secrets.token_urlsafe(18))
+        source = f"the password in {path}"
+    if len(password) < PASSWORD_MIN:
+        raise ConfigError(
+            f"{source} has {len(password)} characters; "
+            f"a page that others can reach needs at least {PASSWORD_MIN}"
+        )
+    return password, made_now
 
 
 @dataclass(slots=True)
@@ -136,10 +148,14 @@ class Sessions:
         )
 
     def password_holds(self, candidate: str, address: str) -> bool:
-        """Whether it is the password; a wrong one is counted against the address."""
+        """Whether it is the password; a wrong one is counted against the address.
+
+        The right one holds even while the address has to wait: behind a proxy all share one.
+        """
         if hmac.compare_digest(candidate.encode(), self.password.encode()):
-            self._failures.pop(address, None)
             return True
+        if self.wait_s(address):
+            return False
         failures = self._failures.setdefault(address, deque(maxlen=FAILURES_MAX))
         failures.append(self.clock())
         self._failures.move_to_end(address)
@@ -228,7 +244,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is None:
             return True
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         # A proxy may give us another Host than the browser sees; then its own name must be listed.
         return bool(parts.netloc) and (
             parts.netloc.lower() == headers["host"].lower() or parts.hostname in self._public_hosts
@@ -241,9 +260,9 @@ class Guard:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             address = client_address(scope)
-            if self._sessions.wait_s(address):
-                return None
-            return self._sessions.password_holds(token.strip(), address)
+            waits = self._sessions.wait_s(address) > 0
+            holds = self._sessions.password_holds(token.strip(), address)
+            return None if waits and not holds else holds
         cookie = _cookie(headers.get("cookie", ""), cookie_name(scope))
         return cookie is not None and self._sessions.cookie_holds(cookie)
 

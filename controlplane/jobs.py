@@ -50,12 +50,12 @@ class Jobs:
         backend: where they run.
         store: where their records are kept.
         uploads: where their input files are.
-        retry_s: how often the backend is asked again for what it could not do at once. The
-            lease is right: a cancel can end a job whose worker has been silent for that long.
+        retry_s: how often the backend is asked again for what it could not do at once. At most
+            a third of the lease: core/lua/prelude.lua takes a longer silence for an outage.
     """
 
     def __init__(
-        self, *, backend: Backend, store: JobStore, uploads: Uploads, retry_s: float = 30.0
+        self, *, backend: Backend, store: JobStore, uploads: Uploads, retry_s: float = 10.0
     ) -> None:
         self._backend = backend
         self._store = store

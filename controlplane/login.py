@@ -73,11 +73,12 @@ def login_router(sessions: Sessions) -> APIRouter:
         fields = parse_qs((await request.body()).decode("utf-8", "replace"))
         target = fields.get("next", ["/"])[0]
         address = client_address(request.scope)
-        if wait_s := sessions.wait_s(address):
+        wait_s = sessions.wait_s(address)
+        if not sessions.password_holds(fields.get("password", [""])[0], address):
+            if not wait_s:
+                return _page(target, _alert("That is not the password."), 401)
             text = f"Too many wrong passwords. Wait {wait_s} seconds."
             return _page(target, _alert(text), 429, {"retry-after": str(wait_s)})
-        if not sessions.password_holds(fields.get("password", [""])[0], address):
-            return _page(target, _alert("That is not the password."), 401)
         response = RedirectResponse(_local(target), 303)
         _set_cookie(response, request, sessions.new_cookie(), SESSION_S)
         return response
@@ -116,6 +117,9 @@ def _set_cookie(response: Response, request: Request, value: str, max_age_s: int
 
 def _local(target: str) -> str:
     """A path of ours; anything that could lead elsewhere becomes the first page."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "/"
     elsewhere = parts.scheme or parts.netloc or "\\" in target or not target.isprintable()
     return "/" if elsewhere or not target.startswith("/") or target.startswith("//") else target

@@ -148,7 +148,7 @@ def create_services(settings: Settings) -> Services:
         video_max_bytes=settings.video_max_bytes,
     )
     store = JobStore(settings.data_dir / "jobs.json")
-    jobs = Jobs(backend=backend, store=store, uploads=uploads, retry_s=settings.lease_s)
+    jobs = Jobs(backend=backend, store=store, uploads=uploads, retry_s=settings.lease_s / 3)
     return Services(settings=settings, jobs=jobs, uploads=uploads, backend=backend)
 
 

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_S: Final = 0.2
 """Changes are gathered for so long before the file is written."""
+_LONGEST_PAUSE_S: Final = 30.0
+"""Between two tries while the file can't be written."""
 KEPT_JOBS: Final = 10_000
 """The oldest finished jobs beyond this are dropped: TinyDB writes the whole file each time."""
 _MEMORY_ONLY: Final = {"progress", "preview"}
@@ -125,6 +127,7 @@ class JobStore:
         self._unsaved: dict[str, tuple[JobRecord, str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._pause_s = FLUSH_S
         self._puts = 0
         self._saved_puts = 0
         self._wrote = asyncio.Event()
@@ -185,7 +188,7 @@ class JobStore:
         """Return when all that was put is on disk.
 
         Raises:
-            OSError: it can't be written; it is tried again with the next change.
+            OSError: it can't be written; it is tried again after a while.
         """
         while self._writing or self._unsaved:
             if self._writing is None:
@@ -212,10 +215,17 @@ class JobStore:
 
     def _written(self, done: asyncio.Task[None]) -> None:
         self._writing = None
-        if not done.cancelled() and (error := done.exception()):
-            log.error("the job records can't be written", exc_info=error)
+        error = None if done.cancelled() else done.exception()
+        if error is None:
+            if self._pause_s > FLUSH_S:
+                log.info("the job records can be written again")
+            self._pause_s = FLUSH_S
+        else:
+            if self._pause_s == FLUSH_S:  # once an outage, not once a try
+                log.error("the job records can't be written", exc_info=error)
+            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
         if self._unsaved and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._write_soon)
+            self._timer = asyncio.get_running_loop().call_later(self._pause_s, self._write_soon)
 
     async def _write(self) -> None:
         batch, puts = dict(self._unsaved), self._puts

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -37,6 +38,9 @@ _SNIFF_BYTES: Final = 64
 _WRITE_BYTES: Final = 1 << 20
 """What is written in one go: a trip to a thread costs as much as 100 kB."""
 _FILENAME_MAX: Final = 200
+_OURS: Final = re.compile(r"\.[0-9a-f]{16}\.(partial|json)")
+_FETCH_MAX_S: Final = 3600.0
+"""A worker that fetches a file has written to it within this time."""
 
 
 class TooLarge(InputRejected):
@@ -76,6 +80,7 @@ class Uploads:
     def __init__(self, folder: Path, *, image_max_bytes: int, video_max_bytes: int) -> None:
         self._folder = folder
         self._limits = {"image": image_max_bytes, "video": video_max_bytes}
+        self._began = time.time()
 
     @property
     def max_bytes(self) -> int:
@@ -89,6 +94,17 @@ class Uploads:
     def path(self, sha256: str) -> Path:
         """Where the file is, or would be."""
         return self._folder / sha256
+
+    def sweep(self) -> None:
+        """Delete what a process that died in the middle of an upload or fetch has left here."""
+        try:
+            for path in self._folder.iterdir() if self._folder.is_dir() else ():
+                ours = _OURS.fullmatch(path.name) is not None
+                before = self._began - (0 if ours else _FETCH_MAX_S)
+                if (ours or path.suffix == ".partial") and path.stat().st_mtime < before:
+                    path.unlink()
+        except OSError as error:  # a worker may have been quicker; it is only tidying
+            log.warning("leftovers of uploads stay in %s: %s", self._folder, error)
 
     async def add(self, chunks: AsyncIterable[bytes], *, filename: str = "") -> Upload:
         """Keep a file that arrives in pieces; the same file twice is kept once.

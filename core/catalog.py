@@ -159,6 +159,11 @@ def is_ready(row: ModelRef, models_dir: Path) -> bool:
     return row.demo or not missing_files(row, models_dir)
 
 
+def ready_ids(models_dir: Path) -> tuple[str, ...]:
+    """Ids of the models that a job can run on now, best first."""
+    return tuple(row.id for row in MODELS if is_ready(row, models_dir))
+
+
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 
 

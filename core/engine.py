@@ -82,8 +82,8 @@ class Engine:
 
     def state(self) -> EngineState:
         """What this engine can do now."""
-        ready = [m.id for m in catalog.MODELS if catalog.is_ready(m, self._config.models_dir)]
-        return EngineState(models=tuple(ready), device=self._device, versions=self._versions)
+        ready = catalog.ready_ids(self._config.models_dir)
+        return EngineState(models=ready, device=self._device, versions=self._versions)
 
     def run(
         self, job: Job, emit: Callable[[Event], None], cancelled: Callable[[], bool]

@@ -27,13 +27,13 @@ from typing import Any, Final, Literal
 
 from core.errors import ConfigError, DiffboxError, JobTimeout
 from core.protocol import (
+    TERMINAL_EVENTS,
     Cancelled,
     EngineState,
     Event,
     Job,
     TerminalEvent,
     failed,
-    is_terminal,
     parse_event,
 )
 
@@ -88,6 +88,7 @@ class EngineProcess:
         self._state: EngineState | None = None
         self._job: Job | None = None
         self._kill_at: float | None = None
+        self._lost = False
         self._lock = threading.Lock()
         self._oom_kills = 0
 
@@ -165,35 +166,13 @@ class EngineProcess:
         """
         self.start()
         with self._lock:
-            self._job, self._kill_at = job, None
-        lost = False
+            self._job, self._kill_at, self._lost = job, None, False
         try:
             self._send({"type": "job", "job": job.model_dump(mode="json")})
-            told_at = time.monotonic()
-            next_beat = told_at + beat_s
-            while True:
-                event = self._receive(max(0.0, min(next_beat - time.monotonic(), _POLL_S)))
-                if event is not None and is_terminal(event):
-                    return None if lost else event
-                if self._kill_due():
-                    self.kill()
-                    return None if lost else Cancelled(job_id=job.id)
-                if event is None and time.monotonic() - told_at > self._stall_s:
-                    self.kill()
-                    return None if lost else failed(job.id, self._stalled())
-                if event is not None:
-                    told_at = time.monotonic()
-                    verdict = on_event(event)
-                elif time.monotonic() >= next_beat:
-                    verdict = beat()
-                else:
-                    continue
-                next_beat = time.monotonic() + beat_s
-                lost = lost or verdict == "lost"
-                if verdict != "go":
-                    self.cancel(job.id)
+            end = self._until_end(job, on_event, beat, beat_s)
+            return None if self._lost else end
         except EngineDied:
-            if lost:
+            if self._lost:
                 return None
             if self._cancelling():  # it died while being cancelled: that is an end, too
                 return Cancelled(job_id=job.id)
@@ -201,6 +180,38 @@ class EngineProcess:
         finally:
             with self._lock:
                 self._job, self._kill_at = None, None
+
+    def _until_end(
+        self,
+        job: Job,
+        on_event: Callable[[Event], Verdict],
+        beat: Callable[[], Verdict],
+        beat_s: float,
+    ) -> TerminalEvent:
+        told_at = time.monotonic()
+        next_beat = told_at + beat_s
+        while True:
+            event = self._receive(max(0.0, min(next_beat - time.monotonic(), _POLL_S)))
+            now = time.monotonic()
+            if isinstance(event, TERMINAL_EVENTS):
+                return event
+            if self._kill_at is not None and now >= self._kill_at:
+                self.kill()
+                return Cancelled(job_id=job.id)
+            if event is None and now - told_at > self._stall_s:
+                self.kill()
+                return failed(job.id, self._stalled())
+            if event is not None:
+                told_at = now
+                verdict = on_event(event)
+            elif now >= next_beat:
+                verdict = beat()
+            else:
+                continue
+            next_beat = time.monotonic() + beat_s
+            self._lost = self._lost or verdict == "lost"
+            if verdict != "go":
+                self.cancel(job.id)
 
     def cancel(self, job_id: str) -> None:
         """End this job if it is the running one: flag now, SIGKILL after the grace period.
@@ -218,14 +229,11 @@ class EngineProcess:
         except OSError:
             log.info("the child was gone when job %s was cancelled", job_id)
 
-    def _stalled(self) -> JobTimeout:
-        return JobTimeout(f"the job hung: nothing happened for {self._stall_s:g} s")
-
     def _cancelling(self) -> bool:
         return self._kill_at is not None
 
-    def _kill_due(self) -> bool:
-        return self._kill_at is not None and time.monotonic() >= self._kill_at
+    def _stalled(self) -> JobTimeout:
+        return JobTimeout(f"the job hung: nothing happened for {self._stall_s:g} s")
 
     def kill(self) -> None:
         """SIGKILL the child and reap it."""

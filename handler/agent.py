@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
+from core.catalog import ready_ids
 from core.engine_process import EngineDied, EngineProcess
 from core.errors import BackendUnavailable
 from core.protocol import Cancelled, Clip, Event, TerminalEvent, WorkerState
@@ -218,7 +219,9 @@ class Agent:
             job_id=job_id,
         )  # fmt: skip
         if built := self._engine.state:
-            about = {name: getattr(built, name) for name in ("models", "device", "versions")}
+            # Looked for each time, so that weights which arrive later count without a restart.
+            models = ready_ids(self._config.models_dir)
+            about = {"models": models, "device": built.device, "versions": built.versions}
             told = told.model_copy(update=about)
         # Nothing is told while the engine is built.
         ttl_s = _STARTING_TTL_S if state == "starting" else self._config.lease_s

@@ -72,7 +72,6 @@ class MemoryBackend:
     """
 
     durable = False
-    reachable = True
 
     def __init__(self, process: EngineProcess, rules: Rules) -> None:
         self._process = process
@@ -88,6 +87,11 @@ class MemoryBackend:
         # Guards all of the above; the thread waits on it for work.
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the thread that runs the jobs is there."""
+        return self._thread.is_alive()
 
     # --- Backend, on the event loop ------------------------------------------------------------
 
@@ -195,18 +199,34 @@ class MemoryBackend:
         self._get_ready()
         while (entry := self._take()) is not None:
             try:
-                event = self._process.run(
-                    entry.job, on_event=self._on_event, beat=self._verdict, beat_s=_BEAT_S
-                )
-            except EngineDied as error:
-                self._crashed(entry, error.message)
-            except ConfigError as error:
-                self._finish(entry, failed(entry.job.id, error))
-            else:
-                if event is not None:
-                    self._finish(entry, event)
+                self._run(entry)
+            except Exception as error:
+                log.exception("job %s could not be run", entry.job.id)
+                self._broken(entry, error)
             if not self._closing:
                 self._get_ready()
+        self._process.kill()
+
+    def _run(self, entry: _Entry) -> None:
+        try:
+            event = self._process.run(
+                entry.job, on_event=self._on_event, beat=self._verdict, beat_s=_BEAT_S
+            )
+        except EngineDied as error:
+            self._crashed(entry, error.message)
+        except ConfigError as error:
+            self._finish(entry, failed(entry.job.id, error))
+        else:
+            if event is not None:
+                self._finish(entry, event)
+
+    def _broken(self, entry: _Entry, error: Exception) -> None:
+        """Neither the job nor the child can be trusted any more, but the next ones can."""
+        with self._change:
+            self._unhealthy = True
+            self._running = None
+            if entry.job.id in self._entries:
+                self._end(entry.job.id, failed(entry.job.id, error))
         self._process.kill()
 
     def _get_ready(self) -> None:
@@ -216,6 +236,9 @@ class MemoryBackend:
         except (EngineDied, ConfigError) as error:
             self._unhealthy = True
             log.error("the engine does not start: %s", error.message)
+        except Exception:
+            self._unhealthy = True
+            log.exception("the engine does not start")
 
     def _take(self) -> _Entry | None:
         """The next job, as started; None when the backend closes."""
@@ -278,7 +301,9 @@ class MemoryBackend:
         with self._change:
             self._running = None
             retry = isinstance(event, Failed) and event.code in PASSING_CODES
-            if isinstance(event, Failed) and retry and entry.retries < self._rules.max_retries:
+            if retry and entry.cancel:  # it would run again, but somebody asked for its end
+                self._end(job_id, Cancelled(job_id=job_id))
+            elif isinstance(event, Failed) and retry and entry.retries < self._rules.max_retries:
                 due = time.monotonic() + self._rules.delay_ms(entry.retries) / 1000
                 entry.retries += 1
                 heapq.heappush(self._delayed, (due, job_id))

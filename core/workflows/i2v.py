@@ -237,6 +237,13 @@ class I2VParams(Params):
     def _multiple_of_16(cls, value: int, info: ValidationInfo) -> int:
         return SIDE.check(str(info.field_name), value)
 
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("prompt is blank: say what happens in the video")
+        return value
+
     @field_validator("num_frames")
     @classmethod
     def _four_n_plus_one(cls, value: int) -> int:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from core import catalog
 from core.protocol import Completed, Failed, Progress, Requeued, WorkerState
 from core.queue import Queue
 from tests.support.pods import (
@@ -126,3 +127,15 @@ def test_a_worker_tells_what_it_is_and_does(queue: Queue) -> None:
     assert worker.device
     assert worker.device.name == "test"
     wait_status(queue, job_id, "completed")
+
+
+def test_weights_that_arrive_while_the_worker_runs_are_told(
+    queue: Queue, module_pods: Pods
+) -> None:
+    row = catalog.model("wan2.2-i2v-a14b")
+    assert queue.workers()[0].models == ("wan-demo",)
+    for file in row.files:
+        path = module_pods.folder / "models" / "base" / file.repo / file.pattern.replace("*", "x")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    wait_until(lambda: queue.workers()[0].models == (row.id, "wan-demo"))

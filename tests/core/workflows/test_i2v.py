@@ -86,6 +86,7 @@ def test_a_size_against_its_preset_is_refused() -> None:
         ("prompt", "x" * 1_000_000, "at most 10000 characters"),
         ("input_image", "/etc/passwd", "upload:<sha256>"),
         ("input_image", "http://example.org/a.png", "https://"),
+        ("prompt", " \n ", "prompt is blank"),
         ("input_image", "https://[", "not a file reference"),
         ("input_image", "https://host:99999/a.png", "not a file reference"),
         ("input_image", "upload:../../x", "not a file reference"),
