@@ -1,4 +1,4 @@
-"""What is checked when a job is submitted: that a worker has its model, and that its files are here."""
+"""What is checked when a job is submitted: a worker has its model, and its files are here."""
 
 from __future__ import annotations
 

@@ -311,7 +311,7 @@ class Jobs:
             await self._backend.cancel(job_id)
 
     async def _submit_again(self, job_id: str) -> None:
-        """The backend has lost the job, so it begins anew; one that was to be cancelled has ended."""
+        """The backend has lost the job, so it begins anew; one that shall be cancelled ends."""
         record = self._live.get(job_id)
         if record is None:
             return

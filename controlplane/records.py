@@ -82,7 +82,7 @@ class JobRecord(_Shown):
         return self.status in TERMINAL
 
     def job(self) -> Job:
-        """The job to submit; its next attempt counts on, so that its outputs get their own folder."""
+        """The job to submit; its attempts count on, because each one's outputs have a folder."""
         return Job(
             id=self.id,
             workflow=self.workflow,

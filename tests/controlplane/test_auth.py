@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ def test_a_name_of_this_computer_is_a_known_host(opened: Served, host: str) -> N
     assert opened.http.get("/api/health", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "x"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "x", "http://["])
 def test_another_origin_may_neither_change_anything_nor_listen(opened: Served, origin: str) -> None:
     answer = opened.http.post("/api/workflows/noop", json={}, headers={"origin": origin})
     assert answer.status_code == 403 and answer.json()["error"]["code"] == "cross_origin"
@@ -227,8 +228,12 @@ def test_guessing_by_bearer_token_is_429_after_a_while(tmp_path: Path) -> None:
     with serving_api(tmp_path, DIFFBOX_PASSWORD=PASSWORD) as served:
         wrong = {"authorization": "Bearer wrong"}
         seen = [served.http.get("/api/jobs", headers=wrong) for _ in range(FAILURES_MAX + 1)]
+        right = served.http.get("/api/jobs", headers=BEARER)
+        wrong_again = served.http.get("/api/jobs", headers=wrong)
     assert [answer.status_code for answer in seen] == [401] * FAILURES_MAX + [429]
     assert int(seen[-1].headers["retry-after"]) > 0
+    assert right.status_code == 200, "behind a proxy, others have the same address"
+    assert wrong_again.status_code == 429
 
 
 def test_a_secret_is_made_once_and_only_we_may_read_it(tmp_path: Path) -> None:
@@ -237,6 +242,27 @@ def test_a_secret_is_made_once_and_only_we_may_read_it(tmp_path: Path) -> None:
     assert keep_secret(path, lambda: "second") == ("first", False)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\0" * 24, b"\xff\xfe"])
+def test_a_secret_that_was_lost_with_the_power_is_made_anew(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An empty key would sign cookies that anybody can make."""
+    path = tmp_path / "session.key"
+    path.write_bytes(content)
+    assert keep_secret(path, lambda: "anew") == ("anew", True)
+    assert path.read_text() == "anew" and "damaged" in caplog.text
+    assert [found.name for found in tmp_path.iterdir()] == ["session.key"]
+
+
+def test_a_secret_is_synced_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "key", []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.exists()))
+    keep_secret(path, lambda: "x")
+    assert synced == [False]
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -264,3 +290,10 @@ def test_a_public_page_refuses_a_short_password(tmp_path: Path) -> None:
     public = settings(DIFFBOX_HOST="0.0.0.0", DIFFBOX_PASSWORD="short")
     with pytest.raises(ConfigError, match="DIFFBOX_PASSWORD"):
         choose_password(replace(public, data_dir=tmp_path))
+
+
+def test_a_short_password_in_the_file_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "auth").mkdir()
+    (tmp_path / "auth" / "password").write_text("short")
+    with pytest.raises(ConfigError, match="auth/password"):
+        choose_password(replace(settings(DIFFBOX_HOST="0.0.0.0"), data_dir=tmp_path))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from controlplane.auth import FAILURES_MAX
 from tests.support.server import Served, serving_api
 
 PASSWORD = "correct horse"
@@ -46,6 +47,16 @@ def test_a_wrong_password_is_401_and_sets_nothing(closed: Served) -> None:
     assert "set-cookie" not in answer.headers
 
 
+def test_the_right_password_opens_although_the_address_has_to_wait(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Behind a proxy, the one who guesses has the same address."""
+    with serving_api(tmp_path_factory.mktemp("guessed"), DIFFBOX_PASSWORD=PASSWORD) as served:
+        answers = [sign_in(served, "wrong").status_code for _ in range(FAILURES_MAX + 1)]
+        assert answers == [401] * FAILURES_MAX + [429]
+        assert sign_in(served, PASSWORD).status_code == 303
+
+
 def test_a_tampered_cookie_is_401(closed: Served) -> None:
     [(name, value)] = sign_in(closed, PASSWORD).cookies.items()
     answer = httpx.get(closed.url + "/api/jobs", cookies={name: "9" + value})
@@ -59,10 +70,13 @@ def test_signing_out_takes_the_cookie_away(closed: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "jobs"]
+    "target",
+    ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "jobs", "http://["],
 )
 def test_the_way_back_never_leads_elsewhere(closed: Served, target: str) -> None:
     assert sign_in(closed, PASSWORD, next=target).headers["location"] == "/"
+    page = httpx.get(closed.url + "/login", params={"next": target})
+    assert page.status_code == 200 and 'name="next" value="/"' in page.text
 
 
 def test_the_page_is_accessible_without_scripts(closed: Served) -> None:

@@ -97,3 +97,11 @@ def test_an_address_elsewhere_stays_as_it_is() -> None:
 def test_a_shown_event_has_addresses_that_a_browser_can_fetch() -> None:
     event = shown(Completed(job_id="j", artifacts=(VIDEO,)))
     assert event["artifacts"][0]["url"] == "/outputs/job/1/a.mp4" and event["type"] == "completed"
+
+
+def test_a_job_that_is_put_in_again_counts_its_attempts_on() -> None:
+    """Each attempt's outputs have a folder of their own."""
+    job = after(Queued(job_id="j"), STARTED.model_copy(update={"attempt": 2})).job()
+    assert job.attempt == 2
+    fresh = new_record(job)
+    assert fresh.attempt == 2 and fresh.status is JobStatus.QUEUED

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,31 @@ async def test_a_failed_write_is_told_and_tried_again(
     await wait_until_async(lambda: "can't be written" in caplog.text)
     await store.flush()
     assert (tmp_path / "jobs.json").exists()
+    await store.close()
+
+
+async def test_a_full_disk_is_tried_ever_less_often_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "controlplane.store")
+    monkeypatch.setattr("controlplane.store.FLUSH_S", 0.01)
+    tries: list[float] = []
+
+    def full(*_: object) -> None:
+        tries.append(time.monotonic())
+        raise OSError(28, "No space left on device")
+
+    store = JobStore(tmp_path / "jobs.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        store.put(record(), "")
+        await wait_until_async(lambda: len(tries) == 6)
+        pauses = [after - before for before, after in itertools.pairwise(tries)]
+        assert all(pause >= 0.02 * 2**n for n, pause in enumerate(pauses))
+    await wait_until_async((tmp_path / "jobs.json").exists)
+    await store.flush()
+    assert caplog.text.count("can't be written") == 1
+    assert caplog.text.count("can be written again") == 1
     await store.close()
 
 

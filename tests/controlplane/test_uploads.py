@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -132,3 +133,28 @@ async def test_a_bad_data_uri_names_its_field(uploads: Uploads, uri: str) -> Non
     with pytest.raises(InputRejected) as caught:
         await uploads.add_data_uri("input_image", uri)
     assert caught.value.problems[0].field == "input_image"
+
+
+async def test_what_a_killed_process_left_is_swept_at_the_next_start(uploads: Uploads) -> None:
+    await uploads.add(pieces(PICTURE))
+    kept = files(uploads)
+    folder = uploads.path("x").parent
+    ages_s = {
+        f".{'0' * 16}.partial": 10,
+        f".{'0' * 16}.json": 10,
+        "tmpold.partial": 7200,
+        f".{'1' * 16}.partial": -10,
+        "tmpfetched.partial": 10,
+        "notes.txt": 7200,
+    }
+    for name, age_s in ages_s.items():
+        (folder / name).write_bytes(b"x")
+        at = time.time() - age_s
+        os.utime(folder / name, (at, at))
+    Uploads(folder, image_max_bytes=1, video_max_bytes=1).sweep()
+    assert files(uploads) == sorted([*kept, *list(ages_s)[3:]])
+
+
+def test_sweeping_a_folder_that_is_not_there_does_nothing(uploads: Uploads) -> None:
+    uploads.sweep()
+    assert files(uploads) == []
