@@ -83,11 +83,12 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop following; jobs in other processes go on. All records are on disk afterwards."""
+        if self._retrying:
+            self._retrying.cancel()
         await self._backend.close()
         self._forgetting.close()
-        for task in (*self._adoptions, self._retrying):
-            if task:
-                task.cancel()
+        for task in self._adoptions:
+            task.cancel()
         await self._store.close()
 
     # --- what people and programs ask for ------------------------------------------------------
@@ -148,11 +149,10 @@ class Jobs:
             return record
         if not record.cancel_requested:
             self._note_cancel(record)
-        if job_id in self._postponed:
-            self._end_unknown(job_id)
-            return self.get(job_id)
         try:
             await self._backend.cancel(job_id)
+            if job_id in self._postponed:
+                self._end_unknown(job_id)
         except BackendUnavailable:
             log.warning("the cancel of job %s waits for the backend", job_id)
         return self.get(job_id)
@@ -262,11 +262,11 @@ class Jobs:
 
     async def on_connected(self) -> None:
         """Bring our records and the backend's jobs together."""
-        # Before the look: what is submitted meanwhile is not in the answer.
-        followed = sorted(self._live.keys() - self._submitting)
-        abandoned = frozenset(self._abandoned)
-        known = await self._backend.job_ids()
         async with self._asking:
+            # Before the look: what is submitted meanwhile is not in the answer.
+            followed = sorted(self._live.keys() - self._submitting)
+            abandoned = frozenset(self._abandoned)
+            known = await self._backend.job_ids()
             for job_id in followed:
                 # Each time from _live: a job may end or be cancelled while we ask.
                 if job_id in known:
@@ -316,6 +316,7 @@ class Jobs:
         if record is None:
             return
         if record.cancel_requested:
+            await self._backend.cancel(job_id)  # it may have arrived without an answer
             self._end_unknown(job_id)
             return
         fresh = new_record(record.job())
@@ -336,8 +337,9 @@ class Jobs:
 
     def _end_unknown(self, job_id: str) -> None:
         """End a cancelled job that the backend does not have, so nobody else will."""
-        ended = Cancelled(job_id=job_id, seq=self._live[job_id].seq + 1)
-        self.on_event(job_id, self._store.cursor(job_id), ended)
+        if record := self._live.get(job_id):
+            ended = Cancelled(job_id=job_id, seq=record.seq + 1)
+            self.on_event(job_id, self._store.cursor(job_id), ended)
 
     def _note_cancel(self, record: JobRecord) -> None:
         record = self._live[record.id] = record.model_copy(update={"cancel_requested": True})

@@ -116,7 +116,9 @@ def test_a_name_of_this_computer_is_a_known_host(opened: Served, host: str) -> N
     assert opened.http.get("/api/health", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "x", "http://["])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "x", "http://["]
+)
 def test_another_origin_may_neither_change_anything_nor_listen(opened: Served, origin: str) -> None:
     answer = opened.http.post("/api/workflows/noop", json={}, headers={"origin": origin})
     assert answer.status_code == 403 and answer.json()["error"]["code"] == "cross_origin"

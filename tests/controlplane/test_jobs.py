@@ -107,7 +107,7 @@ async def test_a_job_that_the_queue_has_lost_is_put_in_again(
         claim = take(queue)
         assert claim.job.id == record.id and claim.job.params == record.params
         complete(queue, claim)
-        assert (await until(jobs, record.id, JobStatus.COMPLETED)).attempt == 1
+        assert (await until(jobs, record.id, JobStatus.COMPLETED)).attempt == 2
 
 
 async def test_jobs_are_put_in_again_when_the_server_comes_back_empty(tmp_path: Path) -> None:

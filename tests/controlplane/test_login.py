@@ -71,7 +71,14 @@ def test_signing_out_takes_the_cookie_away(closed: Served) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "jobs", "http://["],
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:x",
+        "jobs",
+        "http://[",
+    ],
 )
 def test_the_way_back_never_leads_elsewhere(closed: Served, target: str) -> None:
     assert sign_in(closed, PASSWORD, next=target).headers["location"] == "/"
