@@ -13,18 +13,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 from controlplane.backends.base import Backend, StoredEvent
 from controlplane.checks import check_model, ready_models, with_uploads
 from controlplane.forgetting import Forgetting
-from controlplane.records import JobRecord, apply, new_record
+from controlplane.records import JobPage, JobRecord, apply, new_record
 from controlplane.store import JobStore
 from controlplane.uploads import Uploads
 from core.errors import BackendUnavailable, DiffboxError, NotFound, QueueFull
 from core.protocol import Cancelled, Event, Job, JobStatus, Lane, Progress
+from core.storage import storage_failed
 from core.workflows import workflow
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,6 @@ PAGE_MAX: Final = 200
 Subscriber = Callable[[JobRecord, Event | None], None]
 """Called on the event loop after each change; the event is None when only a cancel was asked for.
 It must not block."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobPage:
-    """Some records, newest first; `next` is the cursor of the page after it."""
-
-    jobs: tuple[JobRecord, ...]
-    next: str | None
 
 
 class Jobs:
@@ -110,6 +102,7 @@ class Jobs:
             ModelMissing: no worker has the chosen model's weights.
             QueueFull: the lane is full.
             BackendUnavailable: the backend can't be reached; nothing was submitted.
+            StorageFailed: the record is all that keeps the job, and it can't be written.
         """
         recipe = workflow(workflow_id)
         workers = self._backend.workers()
@@ -133,8 +126,15 @@ class Jobs:
         if job.id not in self._store:
             self._store.put(record, "")
         if not self._backend.durable:
-            await self._store.flush()
+            await self._keep(job.id)
         return record
+
+    async def _keep(self, job_id: str) -> None:
+        try:
+            await self._store.flush()
+        except OSError as error:
+            await self._backend.cancel(job_id)  # the sender is told no, and would send it again
+            raise storage_failed(error, self._store.folder) from error
 
     async def cancel(self, job_id: str) -> JobRecord:
         """Ask for the job's end; does nothing to one that has ended.

@@ -6,6 +6,7 @@ record = apply(record, event)        pure; jobs.py keeps the records, REST and W
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -91,6 +92,14 @@ class JobRecord(_Shown):
             created_at=self.created_at,
             attempt=self.attempt,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobPage:
+    """Some records, newest first; `next` is the cursor of the page after it."""
+
+    jobs: tuple[JobRecord, ...]
+    next: str | None
 
 
 def new_record(job: Job) -> JobRecord:

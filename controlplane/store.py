@@ -50,8 +50,13 @@ class AtomicStorage(Storage):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"DIFFBOX_DATA_DIR: {path.parent} can't be written: {error.strerror}"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -120,6 +125,7 @@ class JobStore:
     """
 
     def __init__(self, path: Path, *, kept: int = KEPT_JOBS) -> None:
+        self.folder = path.parent
         self._db = TinyDB(path, storage=AtomicStorage)
         self._table = _JobTable(self._db.storage, "jobs", cache_size=0)
         self._kept = kept
@@ -200,11 +206,12 @@ class JobStore:
         """Flush and give the file to others."""
         try:
             await self.flush()
-        finally:
-            if self._timer:
-                self._timer.cancel()
-            self._thread.shutdown()
-            self._db.close()
+        except OSError as error:
+            log.error("the newest changes of the job records are lost: %s", error)
+        if self._timer:
+            self._timer.cancel()
+        self._thread.shutdown()
+        self._db.close()
 
     def _write_soon(self) -> None:
         if self._timer:

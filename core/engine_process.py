@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -114,7 +115,8 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         self._oom_kills = _oom_kills()
         argv = [self._python, "-m", "core.engine_child", str(theirs.fileno()), str(os.getpid())]
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
             self._child = subprocess.Popen(
                 [*argv, self._factory],
                 env=self._env,
@@ -123,6 +125,7 @@ class EngineProcess:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+            undo.pop_all()
         self._lines = JsonLines(ours)
 
     def wait_ready(self, timeout_s: float = 120) -> EngineState:

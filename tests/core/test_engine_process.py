@@ -177,6 +177,14 @@ def test_a_factory_that_is_not_there_is_an_engine_that_died(child_env: dict[str,
         process.wait_ready()
 
 
+def test_a_child_that_cant_be_spawned_leaves_no_socket_open(tmp_path: Path) -> None:
+    process = EngineProcess(engine.PATH, python=str(tmp_path / "missing"))
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        process.start()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_the_child_ends_when_its_parent_is_killed(child_env: dict[str, str]) -> None:
     read, write = os.pipe()
     if (parent := os.fork()) == 0:
