@@ -42,6 +42,7 @@ def test_pages_go_from_newest_to_oldest_without_a_gap(api: Served) -> None:
 
 
 def test_the_last_page_has_no_next(api: Served) -> None:
+    api.submit("noop")
     page = api.http.get("/api/jobs?limit=200").json()
     assert page["next"] is None and page["jobs"]
 
