@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,15 +187,24 @@ def test_a_child_that_cant_be_spawned_leaves_no_socket_open(tmp_path: Path) -> N
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+PARENT = f"""
+from core.engine_process import EngineProcess
+process = EngineProcess({engine.PATH!r})
+process.wait_ready()
+print(process.pid, flush=True)
+input()
+"""
+
+
 def test_the_child_ends_when_its_parent_is_killed(child_env: dict[str, str]) -> None:
-    read, write = os.pipe()
-    if (parent := os.fork()) == 0:
-        process = EngineProcess(engine.PATH, env=child_env)
-        process.wait_ready()
-        os.write(write, str(process.pid).encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-    child = int(os.read(read, 32))
-    os.waitpid(parent, 0)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], env=child_env, stdin=pipe, stdout=pipe
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        assert alive(child)
+        parent.kill()
     wait_until(lambda: not alive(child))
 
 
