@@ -21,14 +21,19 @@ def main(command: str, argv: Sequence[str]) -> int:
         prog=f"diffbox {command}",
         allow_abbrev=False,
         description="Look at this computer: packages, GPU, memory, folders, weights, programs, "
-        "ports, queue and password. Changes nothing.",
+        "ports, queue and password.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--hash",
+        action="store_true",
+        help="also read all weights whole and keep their sha256, which then stands in outputs",
+    )
     args = parser.parse_args(argv)
     env = Env()
     found = []
     try:
-        for finding in findings(load_settings(env), env.copy()):
+        for finding in findings(load_settings(env), env.copy(), hashed=args.hash):
             found.append(finding)
             if not args.json:
                 print(as_text(finding), flush=True)

@@ -26,7 +26,7 @@ from core import catalog
 from core.catalog import ModelRef
 from core.errors import ConfigError, ModelMissing
 from core.queue_keys import CLIENT_OPTIONS
-from core.weights import check_safetensors
+from core.weights import Fingerprints, check_safetensors
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -49,15 +49,25 @@ class Finding:
     advice: str = ""
 
 
-def findings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at everything, cheap things first; nothing is changed and nothing stays running."""
+def findings(
+    settings: Settings, environ: Mapping[str, str], *, hashed: bool = False
+) -> Iterator[Finding]:
+    """Look at everything, cheap things first; nothing stays running.
+
+    Args:
+        settings: what diffbox was told.
+        environ: for the programs that are asked.
+        hashed: read all weights whole and keep their sha256, which then stands in outputs;
+            nothing else is changed. Takes minutes for real weights.
+    """
+    known = Fingerprints(settings.data_dir) if hashed else None
     yield _python()
     yield from _packages(settings)
     yield from _gpu(settings, environ)
     yield _memory()
     yield from _folders(settings)
     for row in catalog.MODELS:
-        yield _weights(row, settings.models_dir)
+        yield _weights(row, settings.models_dir, known)
     yield _ffmpeg()
     yield from _valkey(settings)
     yield _port(settings)
@@ -163,7 +173,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield Finding(level="ok", topic=topic, text=text)
 
 
-def _weights(row: ModelRef, models_dir: Path) -> Finding:
+def _weights(row: ModelRef, models_dir: Path, known: Fingerprints | None) -> Finding:
     topic = f"model {row.id}"
     absent = catalog.missing_files(row, models_dir)
     if absent and row.demo:
@@ -180,7 +190,12 @@ def _weights(row: ModelRef, models_dir: Path) -> Finding:
             advice = "delete the file and download it again"
             return Finding(level="fail", topic=topic, text=error.message, advice=advice)
     size = sum(path.stat().st_size for path in paths)
-    return Finding(level="ok", topic=topic, text=f"{len(paths)} files, {size / 1e9:.2f} GB, whole")
+    text = f"{len(paths)} files, {size / 1e9:.2f} GB, whole"
+    if known:
+        for path in paths:
+            known.verify(path)
+        text += "; their sha256 is kept"
+    return Finding(level="ok", topic=topic, text=text)
 
 
 def _ffmpeg() -> Finding:

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from core.errors import PASSING_CODES, ConfigError
-from core.protocol import LANES, Event, Failed, Job, Lane, TerminalEvent, WorkerState, is_terminal
+from core.protocol import LANES, Event, Failed, Job, TerminalEvent, WorkerState, is_terminal
 from core.queue_keys import (
     BLOCK_S,
     CLIENT_OPTIONS,
@@ -201,15 +201,6 @@ class Queue:
             ids = self.client.zrange(WORKERS, 0, -1)
             found = self.client.mget([worker_key(worker) for worker in ids]) if ids else []
         return [WorkerState.model_validate_json(raw) for raw in found if raw]
-
-    def waiting(self) -> dict[Lane, int]:
-        """How many jobs of each lane wait for a worker, without those that wait for a retry."""
-        return dict(zip(LANES, self._run("waiting", "", *LANES)[1:], strict=True))
-
-    def position(self, job_id: str) -> int | None:
-        """How many jobs are before a waiting one; None when it doesn't wait in a lane."""
-        ahead = int(self._run("waiting", job_id, *LANES)[0])
-        return None if ahead < 0 else ahead
 
     def job(self, job_id: str) -> dict[str, str]:
         """A job's hash; empty when it is unknown."""

@@ -74,7 +74,7 @@ CLIENT_OPTIONS: Final[dict[str, Any]] = {
 Verdict = Literal["go", "cancel", "lost"]
 Outcome = Literal["completed", "cancelled", "failed", "queued", "refused"]
 CancelReply = Literal["cancelled", "cancelling", "missing", "completed", "failed"]
-Script = Literal["enqueue", "take", "beat", "finish", "cancel", "waiting", "forget"]
+Script = Literal["enqueue", "take", "beat", "finish", "cancel", "forget"]
 
 
 def lane_key(lane: Lane) -> str:

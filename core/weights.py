@@ -5,7 +5,7 @@ each tensor lies), then the tensors. So a truncated file is seen without reading
 
 A fingerprint says which bytes a file holds. Hashing 57 GB takes minutes, so a job never waits for
 it: small files are hashed, large ones have the sha256 that Hugging Face told at download, or one
-that was computed before, or else only the hash of their header (`header_sha256`).
+that `diffbox doctor --hash` computed, or else only the hash of their header (`header_sha256`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
 import sys
@@ -32,8 +34,9 @@ def env(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def found(env: Mapping[str, str]) -> dict[str, Finding]:
-    return {finding.topic: finding for finding in findings(load_settings(Env(env)), env)}
+def found(env: Mapping[str, str], *, hashed: bool = False) -> dict[str, Finding]:
+    told = findings(load_settings(Env(env)), env, hashed=hashed)
+    return {finding.topic: finding for finding in told}
 
 
 def test_a_fresh_computer_needs_nothing_to_be_mended(env: dict[str, str]) -> None:
@@ -55,6 +58,22 @@ def test_missing_weights_are_listed_by_file(env: dict[str, str]) -> None:
     assert finding.level == "warn"
     assert "high_noise_model/diffusion_pytorch_model*.safetensors" in finding.text
     assert finding.advice
+
+
+def test_weights_are_hashed_whole_only_when_asked(env: dict[str, str], tmp_path: Path) -> None:
+    for file in model("wan-demo").files:
+        path = tmp_path / "models" / "base" / file.repo / file.pattern.replace("*", "x")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    assert found(env)["model wan-demo"].text.endswith("whole")
+    assert not (tmp_path / "data").exists()
+    assert found(env, hashed=True)["model wan-demo"].text.endswith("their sha256 is kept")
+    kept = json.loads((tmp_path / "data" / "fingerprints.json").read_text(encoding="utf-8"))
+    assert kept[next(key for key in kept if "vae" in key)] == sha256(b"\2" + b"\0" * 7 + b"{}")
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_a_damaged_weight_file_must_be_mended(env: dict[str, str], tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_same_job_twice_is_one_job(queue: Queue) -> None:
     job = new_job()
     assert queue.enqueue(job)
     assert not queue.enqueue(job)
-    assert queue.waiting()["normal"] == 1
+    assert queue.client.xlen(lane_key("normal")) == 1
 
 
 def test_an_ended_job_is_not_run_again_when_it_is_put_in_again(queue: Queue) -> None:
@@ -169,16 +169,6 @@ def test_a_full_lane_refuses_and_says_how_much_it_holds(queue: Queue) -> None:
     with pytest.raises(QueueFull, match="normal lane holds 50 jobs"):
         queue.enqueue(new_job())
     assert queue.enqueue(new_job("high"))
-
-
-def test_waiting_jobs_are_counted_and_have_a_position(queue: Queue) -> None:
-    taken(queue, new_job())
-    jobs = [new_job(), new_job(), new_job("high"), new_job("low")]
-    for job in jobs:
-        queue.enqueue(job)
-    assert queue.waiting() == {"high": 1, "normal": 2, "low": 1}
-    assert [queue.position(job.id) for job in jobs] == [1, 2, 0, 3]
-    assert queue.position("unknown") is None
 
 
 def test_a_job_counts_on_from_its_attempt_when_the_queue_is_rebuilt(queue: Queue) -> None:

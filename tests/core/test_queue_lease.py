@@ -124,7 +124,7 @@ def test_the_queue_survives_a_killed_server(queue: Queue, valkey: Valkey) -> Non
         queue.enqueue(each)
     valkey.kill()
     valkey.start()
-    assert queue.waiting()["normal"] == 20
+    assert queue.client.xlen(lane_key("normal")) == 20
     assert [taken(queue, "w1").job.id for _ in jobs] == [each.id for each in jobs]
 
 

@@ -17,7 +17,7 @@ from controlplane.backends.valkey import ValkeyBackend
 from core.errors import BackendUnavailable
 from core.protocol import Cancelled, Completed, Job, Progress, Stage, WorkerState
 from core.queue import Queue
-from core.queue_keys import FEED, WORKERS, events_key, job_key, worker_key
+from core.queue_keys import FEED, WORKERS, events_key, job_key, lane_key, worker_key
 from tests.support.backends import Recorder, new_job
 from tests.support.valkey import RULES, Valkey, module_valkey, queue, valkey  # noqa: F401
 from tests.support.wait import wait_until_async
@@ -181,5 +181,5 @@ async def test_the_layout_of_keys_is_the_queue_s_own(valkey: Valkey, queue: Queu
         job = new_job(Noop, "low")
         await backend.submit(job)
         assert queue.client.exists(job_key(job.id), events_key(job.id), FEED) == 3
-        assert queue.waiting()["low"] == 1 and (await backend.queue_lengths())["low"] == 1
+        assert queue.client.xlen(lane_key("low")) == (await backend.queue_lengths())["low"] == 1
         await backend.cancel(job.id)
