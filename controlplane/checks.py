@@ -9,7 +9,7 @@ from controlplane.uploads import Uploads
 from core.errors import InvalidParams, ModelMissing, Problem
 from core.protocol import WorkerState
 from core.workflows.base import Workflow
-from core.workflows.params import Params, hints_of
+from core.workflows.params import FILE_KINDS, Params, hints_of
 
 
 def ready_models(workers: Collection[WorkerState]) -> frozenset[str]:
@@ -39,24 +39,33 @@ async def with_uploads(params: Params, uploads: Uploads) -> Params:
         InputRejected: a data: URI that is not a picture or video that we take.
     """
     problems: list[Problem] = []
-    refs: dict[str, str] = {}
-    for field, ref in params.file_refs().items():
-        kind, _, rest = ref.partition(":")
-        if kind == "https":
-            continue  # fetched by the worker, behind its guard
-        if kind == "data":
-            upload = await uploads.add_data_uri(field, ref)
-            refs[field] = upload.ref
-        elif (found := uploads.find(rest)) is None:
-            message = f"{field}: upload {rest[:12]}… is not here: upload it again"
-            problems.append(Problem(field=field, message=message))
-            continue
-        else:
-            upload = found
-        wanted = hints_of(type(params).model_fields[field]).get("widget")
-        if upload.kind != wanted:
-            message = f"{field}: the file is a {upload.kind}, not a {wanted}"
-            problems.append(Problem(field=field, message=message.replace("a image", "an image")))
+    kept: dict[str, tuple[str, ...]] = {}
+    for field, refs in params.file_refs().items():
+        wanted = FILE_KINDS[hints_of(type(params).model_fields[field])["widget"]]
+        found = [await _kept(field, ref, wanted, uploads, problems) for ref in refs]
+        kept[field] = tuple(found)
     if problems:
         raise InvalidParams("; ".join(p.message for p in problems), problems=tuple(problems))
-    return params.model_copy(update=refs) if refs else params
+    return params.with_files(kept)
+
+
+async def _kept(
+    field: str, ref: str, wanted: str, uploads: Uploads, problems: list[Problem]
+) -> str:
+    """The reference to keep; what is wrong with it goes to `problems`."""
+    kind, _, rest = ref.partition(":")
+    if kind == "https":
+        return ref  # fetched by the worker, behind its guard
+    if kind == "data":
+        upload = await uploads.add_data_uri(field, ref)
+    elif (found := uploads.find(rest)) is None:
+        message = f"{field}: upload {rest[:12]}… is not here: upload it again"
+        problems.append(Problem(field=field, message=message))
+        return ref
+    else:
+        upload = found
+    if upload.kind != wanted:
+        article = {"image": "an image", "video": "a video"}
+        message = f"{field}: the file is {article[upload.kind]}, not {article[wanted]}"
+        problems.append(Problem(field=field, message=message))
+    return upload.ref

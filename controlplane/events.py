@@ -25,7 +25,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from controlplane.jobs import Jobs
 from controlplane.records import JobRecord, absolute, shown
 from core.errors import NotFound
-from core.protocol import Cancelled, Clip, Completed, Event, Failed, Progress, Queued, Requeued
+from core.protocol import (
+    Cancelled,
+    Clip,
+    Completed,
+    Event,
+    Failed,
+    Progress,
+    Queued,
+    Requeued,
+    Started,
+    Steered,
+)
 
 ALL: Final = "*"
 SNAPSHOT_JOBS: Final = 50
@@ -198,7 +209,9 @@ def message_for(record: JobRecord, event: Event | None) -> Message:
             message = {"type": "job:requeued", "reason": event.reason}
         case Cancelled():
             message = {"type": "job:cancelled"}
-        case _:
+        case Steered():
+            message = {"type": "job:steered", "plan": event.plan.model_dump(mode="json")}
+        case Started():
             message = {"type": "job:started", "worker": event.worker, "attempt": event.attempt}
     return message | seen
 

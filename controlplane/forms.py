@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 from core.catalog import AUTO, ModelRef
 from core.errors import InvalidParams, Problem
 from core.workflows.base import Workflow
-from core.workflows.params import HINTS, Params, Tier, Widget
+from core.workflows.params import HINTS, Tier, Widget
 
 ValueType = Literal["string", "integer", "number", "boolean", "pair"]
 FieldWidget = Literal[Widget, "choice"]
@@ -111,7 +111,7 @@ def form_of(workflow: Workflow[Any], ready: Collection[str]) -> Form:
     required = frozenset(schema.get("required", ()))
     fields = tuple(
         _field(name, schema["properties"][name], name in required, workflow, ready)
-        for name in _names(workflow.params)
+        for name in workflow.params.names()
     )
     texts = [field.name for field in fields if field.widget in {"textarea", "text"}]
     return Form(
@@ -159,13 +159,6 @@ def view_of(workflow: Workflow[Any], values: Mapping[str, Any], ready: Collectio
 
 
 # --- one field -----------------------------------------------------------------------------------
-
-
-def _names(params: type[Params]) -> tuple[str, ...]:
-    # A subclass's fields come after its parent's even where it declares them anew, which would put
-    # the seed above the prompt: its own order wins.
-    own = [name for name in params.__annotations__ if name in params.model_fields]
-    return tuple(dict.fromkeys([*own, *params.model_fields]))
 
 
 def _field(

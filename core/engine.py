@@ -26,7 +26,7 @@ from core.protocol import (
     Event,
     Failed,
     Job,
-    Progress,
+    Plan,
     TerminalEvent,
     failed,
 )
@@ -86,7 +86,11 @@ class Engine:
         return EngineState(models=ready, device=self._device, versions=self._versions)
 
     def run(
-        self, job: Job, emit: Callable[[Event], None], cancelled: Callable[[], bool]
+        self,
+        job: Job,
+        emit: Callable[[Event], None],
+        cancelled: Callable[[], bool],
+        steered: Callable[[], Plan | None] = lambda: None,
     ) -> TerminalEvent:
         """Do the job; `emit` takes its progress, the terminal event is returned.
 
@@ -94,8 +98,10 @@ class Engine:
             job: what to do.
             emit: called from this thread.
             cancelled: asked often; once True the job ends as `cancelled`.
+            steered: the newest plan that came after the job, None as long as there is none;
+                asked before each clip.
         """
-        end = self._attempt(job, emit, cancelled)
+        end = self._attempt(job, emit, cancelled, steered)
         # Only here: while an exception is handled, its frames hold the pipeline and its tensors.
         if isinstance(end, Failed):
             self._recover(drop=end.code in FATAL_CODES)
@@ -110,12 +116,16 @@ class Engine:
             self._loaded = None
 
     def _attempt(
-        self, job: Job, emit: Callable[[Event], None], cancelled: Callable[[], bool]
+        self,
+        job: Job,
+        emit: Callable[[Event], None],
+        cancelled: Callable[[], bool],
+        steered: Callable[[], Plan | None],
     ) -> TerminalEvent:
         started = time.monotonic()
         meter = self._meter(job)
         try:
-            run = self._new_run(job, emit, cancelled, meter)
+            run = self._new_run(job, emit, cancelled, steered, meter)
             recipe = workflow(job.workflow)
             params = recipe.read(job.params)
             self._storage.sweep(job)
@@ -134,14 +144,16 @@ class Engine:
     def _new_run(
         self,
         job: Job,
-        emit: Callable[[Progress], None],
+        emit: Callable[[Event], None],
         cancelled: Callable[[], bool],
+        steered: Callable[[], Plan | None],
         meter: ProgressMeter,
     ) -> Run:
         return Run(
             job,
             emit=emit,
             cancelled=cancelled,
+            steered=steered,
             load=self._pipeline,
             inputs=Inputs(self._config),
             storage=self._storage,

@@ -3,7 +3,7 @@
 Readers ignore unknown fields and unknown event types, because worker and control plane are
 deployed apart and an older reader must survive a newer writer.
 
-    queued → started → progress* → (completed | failed | cancelled)
+    queued → started → (progress | clip)* → (completed | failed | cancelled)    steered: any time
                 ↑         │
                 └─requeued┘      the worker died, or the error was worth another try
 """
@@ -69,6 +69,38 @@ def new_job_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+class Plan(_Wire):
+    """The clips that a job makes. What has not begun may be changed while it runs (steering).
+
+    Clips are counted over the whole video; a job that goes on from another one begins at `first`.
+    """
+
+    prompts: tuple[str, ...]
+    """One a clip, from clip `first` on; where there are more clips, the last one goes on."""
+    num_clips: int | None
+    """How many clips this job makes; None: until it is told to finish."""
+    first: int = 0
+    finish: bool = False
+    """End after the clip that is being made; the first one is always made."""
+    rev: int = 0
+    """Counts changes, so that two editors don't overwrite each other unseen."""
+
+    @property
+    def end(self) -> int | None:
+        """The index after the last clip; None when there is no last one yet."""
+        return None if self.num_clips is None else self.first + self.num_clips
+
+    def prompt(self, index: int) -> str:
+        """The prompt of clip `index`, counted over the whole video."""
+        return self.prompts[min(index - self.first, len(self.prompts) - 1)]
+
+    def wants(self, index: int) -> bool:
+        """Whether clip `index` shall be made, once those before it are there."""
+        if index == self.first:
+            return True
+        return not self.finish and (self.end is None or index < self.end)
+
+
 class Job(_Wire):
     """One requested run of one workflow. `params` are validated and settled (seed chosen)."""
 
@@ -79,6 +111,8 @@ class Job(_Wire):
     created_at: AwareDatetime = Field(default_factory=now)
     attempt: int = 0
     """How often a worker has taken it; 1 while it runs for the first time."""
+    plan: Plan | None = None
+    """Its clips as they are wanted now; None for a workflow that makes none."""
 
 
 class Artifact(_Wire):
@@ -129,15 +163,35 @@ class Progress(_JobEvent):
     eta_s: float | None = None
     preview: str | None = None
     """JPEG or WebP data URI of at most PREVIEW_MAX_BYTES, or None for "as before"."""
+    clip: int | None = None
+    """Which clip is being made, counted over the whole video; None for a workflow without clips.
+    Its prompt can't be changed any more."""
 
 
 class Clip(_JobEvent):
-    """A clip of a longer video is stored and can be watched. `index` counts from 0."""
+    """A clip of a longer video is stored and can be watched. `index` counts from 0.
+
+    Told again (with the same or another file) when a clip is found or made again by a later
+    attempt: then it takes the place of the earlier one, and of all that came after that.
+    """
 
     type: Literal["clip"] = "clip"
     index: int
-    clips: int
+    clips: int = 0
+    """How many there will be; 0 while nobody knows."""
     artifact: Artifact
+    """A fragmented mp4 that can be played alone or after the one before it."""
+    init_bytes: int = 0
+    """So many bytes at the file's start are the initialization segment (`EXT-X-MAP`)."""
+    prompt: str = ""
+    seed: int | None = None
+
+
+class Steered(_JobEvent):
+    """Somebody has changed the plan of a job that has not ended."""
+
+    type: Literal["steered"] = "steered"
+    plan: Plan
 
 
 class Completed(_JobEvent):
@@ -173,7 +227,7 @@ class Requeued(_JobEvent):
 
 
 Event = Annotated[
-    Queued | Started | Progress | Clip | Completed | Failed | Cancelled | Requeued,
+    Queued | Started | Progress | Clip | Steered | Completed | Failed | Cancelled | Requeued,
     Field(discriminator="type"),
 ]
 TerminalEvent = Completed | Failed | Cancelled

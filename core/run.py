@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from core import media
 from core.errors import JobCancelled
 from core.progress import ProgressMeter
-from core.protocol import Artifact, Job, Progress, Stage
+from core.protocol import Artifact, Event, Job, Plan, Progress, Stage
 from core.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -36,24 +36,26 @@ class Run:
 
     Args:
         job: what to do.
-        emit: takes each progress event; must not block for long.
+        emit: takes each event that is not terminal; must not block for long.
         cancelled: whether the job shall end; asked often, so it must be cheap.
         load: gives the loaded pipeline for a spec.
         inputs: brings files in by reference.
         storage: where outputs go.
         meter: fraction and time left.
+        steered: the newest plan that came after the job, None as long as there is none.
     """
 
     def __init__(
         self,
         job: Job,
         *,
-        emit: Callable[[Progress], None],
+        emit: Callable[[Event], None],
         cancelled: Callable[[], bool],
         load: Callable[[PipelineSpec, Run], Any],
         inputs: Inputs,
         storage: LocalStorage,
         meter: ProgressMeter,
+        steered: Callable[[], Plan | None] = lambda: None,
     ) -> None:
         self.job = job
         self.artifacts: list[Artifact] = []
@@ -64,6 +66,7 @@ class Run:
         self._inputs = inputs
         self._storage = storage
         self._meter = meter
+        self._steered = steered
         self._last_emit = 0.0
         self._last_preview = 0.0
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from core import catalog
 from core.catalog import Family, ModelRef
+from core.protocol import Plan
 from core.run import Run
 from core.workflows.params import Params, validate
 
@@ -72,6 +73,10 @@ class Workflow(ABC, Generic[P]):
     @property
     def _params(self) -> type[P]:
         return self.params  # type: ignore[return-value]  # ClassVar can't be generic (PEP 526)
+
+    def plan(self, params: P) -> Plan | None:
+        """The clips that a job with these params makes; None where nothing can be steered."""
+        return None
 
     @abstractmethod
     def run(self, params: P, run: Run) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -47,6 +48,11 @@ Widget = Literal[
     "seed",
     "size",
     "pair",
+    "texts",
+    "images",
+    "mask",
+    "lora",
+    "clip",
 ]
 
 
@@ -137,6 +143,10 @@ _REFERENCE = re.compile(
     r"upload:[0-9a-f]{64}|https://\S{1,2000}|data:[a-z]+/[-+.a-z0-9]+;base64,\S+"
 )
 DATA_URI_MAX: Final = 10_000_000
+FILE_KINDS: Final[Mapping[str, Literal["image", "video"]]] = MappingProxyType(
+    {"image": "image", "images": "image", "mask": "image", "video": "video"}
+)
+"""Widgets of file parameters, and the kind of file that each takes."""
 
 
 def _check_reference(value: str) -> str:
@@ -164,13 +174,48 @@ FileRef = Annotated[str, AfterValidator(_check_reference)]
 """An input file by reference: `upload:<sha256>`, `https://…` or `data:…;base64,…`."""
 
 
+_CLIP: Final = re.compile(r"clip:([0-9a-f-]{36})/(\d{1,6})")
+
+
+def _check_clip(value: str) -> str:
+    if not _CLIP.fullmatch(value):
+        raise ValueError(f"{value[:80]!r} is not a clip: use clip:<job id>/<index from 0>")
+    return value
+
+
+ClipRef = Annotated[str, AfterValidator(_check_clip)]
+"""A clip of an earlier job, `clip:<job id>/<index>`; the new job goes on after it."""
+
+
+def clip_of(ref: str) -> tuple[str, int]:
+    """(job id, index) of a ClipRef."""
+    found = _CLIP.fullmatch(ref)
+    assert found, ref
+    return found[1], int(found[2])
+
+
 class Params(BaseModel):
     """A workflow's validated inputs. Frozen; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    leading: ClassVar[tuple[str, ...]] = ()
+    """Parameters that stand before all others in forms and help."""
+
     model: str
     seed: int | None
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """All parameters in the order in which people see them.
+
+        Pydantic's own order puts a base's fields first even where they are declared anew, which
+        would put the seed above the prompt.
+        """
+        bases = [base for base in reversed(cls.__mro__) if issubclass(base, Params)]
+        declared = [name for base in bases if base is not Params for name in base.__annotations__]
+        order = dict.fromkeys([*cls.leading, *declared, *cls.model_fields])
+        return tuple(name for name in order if name in cls.model_fields)
 
     @classmethod
     def layered(cls, defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,14 +228,21 @@ class Params(BaseModel):
             return self
         return self.model_copy(update={"seed": secrets.randbelow(2**32)})
 
-    def file_refs(self) -> dict[str, str]:
-        """The file parameters that are given, by name."""
-        names = (n for n, f in type(self).model_fields.items() if _is_file(f))
-        return {name: value for name in names if (value := getattr(self, name))}
+    def file_refs(self) -> dict[str, tuple[str, ...]]:
+        """The file parameters that are given, by name; a single file is a tuple of one."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            if hints_of(field).get("widget") in FILE_KINDS and (value := getattr(self, name)):
+                found[name] = (value,) if isinstance(value, str) else tuple(value)
+        return found
 
-
-def _is_file(field: FieldInfo) -> bool:
-    return hints_of(field).get("widget") in {"image", "video"}
+    def with_files(self, refs: Mapping[str, tuple[str, ...]]) -> Self:
+        """The same params with other references, given as `file_refs` gives them."""
+        update = {
+            name: found[0] if isinstance(getattr(self, name), str) else found
+            for name, found in refs.items()
+        }
+        return self.model_copy(update=update)
 
 
 P = TypeVar("P", bound=Params)

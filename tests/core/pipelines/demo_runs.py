@@ -15,7 +15,7 @@ from core.config import CoreConfig
 from core.fetch import Inputs
 from core.pipelines.wan_video import WanVideo
 from core.progress import ProgressMeter
-from core.protocol import Job, Progress
+from core.protocol import Job
 from core.run import Run
 from core.storage import LocalStorage
 from core.workflows.base import PipelineSpec
@@ -32,7 +32,7 @@ class Watched:
     """A Run and what it told; set `cancel` to end it."""
 
     config: CoreConfig
-    events: list[Progress] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     cancel: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
