@@ -5,24 +5,22 @@
 
 The stock `__call__` runs unchanged. Progress enters by `progress_bar_cmd` and the VAE module's
 `tqdm`; cancel also by hooks on every block, since one step of the real model takes seconds.
-Everything hooked is taken off again when the call ends, however it ends.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypedDict, Unpack
 
 import torch
 from PIL import Image
 
+from core.pipelines.adapter import Adapter, StepWatch, replaced
 from core.pipelines.decoding import Frame, decode_stream, decode_tiled
 from core.pipelines.loading import out_of_memory
-from core.pipelines.preview import LatentColours, data_uri
 from core.pipelines.stock import wan_video_vae
-from core.protocol import Device, Stage
+from core.protocol import Stage
 from core.run import Run
 
 
@@ -68,23 +66,8 @@ class DenoiseInputs(TypedDict):
     tile_stride: tuple[int, int]
 
 
-class WanVideo:
-    """A loaded WanVideoPipeline. One job at a time: the stock pipeline is not re-entrant.
-
-    Args:
-        pipe: DiffSynth's WanVideoPipeline.
-        colours: latents to preview colours.
-        device: what it computes on.
-        provenance: models and versions, for the metadata of outputs.
-    """
-
-    def __init__(
-        self, pipe: Any, *, colours: LatentColours, device: Device, provenance: dict[str, Any]
-    ) -> None:
-        self.provenance = provenance
-        self._pipe = pipe
-        self._colours = colours
-        self._device = device
+class WanVideo(Adapter):
+    """A loaded WanVideoPipeline."""
 
     def denoise(self, run: Run, **given: Unpack[DenoiseInputs]) -> torch.Tensor:
         """Encode the inputs and remove the noise; the run is in the stage ENCODING.
@@ -96,7 +79,7 @@ class WanVideo:
             JobCancelled: at once, also within a step.
             OutOfMemory: the device has too little.
         """
-        steps = _StepWatch(run, self._colours, self._device)
+        steps = StepWatch(run, self._colours, self._device)
         arguments: dict[str, Any] = {**given}
         arguments["switch_DiT_boundary"] = arguments.pop("switch_dit_boundary")
         pipe = self._pipe
@@ -104,9 +87,9 @@ class WanVideo:
             hooks.enter_context(out_of_memory("making the video"))
             hooks.enter_context(self._cancellable(run))
             hooks.enter_context(_vae_progress(run, Stage.ENCODING))
-            hooks.enter_context(_replaced(pipe.vae, "decode", _latents_as_they_are))
+            hooks.enter_context(replaced(pipe.vae, "decode", _latents_as_they_are))
             hooks.enter_context(
-                _replaced(pipe.scheduler, "step", steps.watched(pipe.scheduler.step))
+                replaced(pipe.scheduler, "step", steps.watched(pipe.scheduler.step))
             )
             latents: torch.Tensor = pipe(
                 **arguments, progress_bar_cmd=steps.bar, output_type="floatpoint"
@@ -152,36 +135,6 @@ class WanVideo:
             for frames in chunks:
                 yield from frames
 
-    def recover(self) -> None:
-        """Bring everything to rest after an exception in the middle of a call."""
-        self._pipe.load_models_to_device([])
-        self._pipe.vae.model.clear_cache()
-        self._empty_caches()
-
-    def release(self) -> None:
-        """Drop the weights; the adapter can't be used after this."""
-        self._pipe = None
-        self._empty_caches()
-
-    def _empty_caches(self) -> None:
-        gc.collect()
-        if self._device.kind == "cuda":
-            torch.cuda.empty_cache()
-
-    @contextmanager
-    def _cancellable(self, run: Run) -> Iterator[None]:
-        """While it lasts, every block asks whether the job shall end before it computes."""
-
-        def check(module: Any, inputs: Any) -> None:
-            run.check()
-
-        handles = [block.register_forward_pre_hook(check) for block in self._blocks()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def _blocks(self) -> Iterator[torch.nn.Module]:
         pipe = self._pipe
         for model in (pipe.dit, pipe.dit2, pipe.text_encoder):
@@ -191,57 +144,8 @@ class WanVideo:
             yield from part
 
 
-class _StepWatch:
-    """Denoising steps as a stage of the run, with a preview of where they lead."""
-
-    def __init__(self, run: Run, colours: LatentColours, device: Device) -> None:
-        self._run = run
-        self._colours = colours
-        self._device = device
-        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-
-    def bar(self, timesteps: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Takes the place of tqdm in the stock loop."""
-        self._run.enter(Stage.DENOISING, len(timesteps))
-        for done, timestep in enumerate(timesteps, start=1):
-            self._run.check()
-            yield timestep
-            if self._device.kind == "cuda":
-                torch.cuda.synchronize()  # else a step is told when it was queued
-            self._run.step(done, self._preview)
-
-    def watched(self, step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        """The scheduler's step, remembering what it was given."""
-
-        def remembering(
-            model_output: torch.Tensor, timestep: torch.Tensor, sample: torch.Tensor
-        ) -> torch.Tensor:
-            self._last = (model_output, timestep, sample)
-            return step(model_output, timestep, sample)
-
-        return remembering
-
-    def _preview(self) -> str | None:
-        if self._last is None:
-            return None
-        velocity, timestep, sample = self._last
-        # The clean latents that this step points to: x0 = x - sigma * v.
-        clean = sample - velocity * (float(timestep) / 1000)
-        return data_uri(self._colours.picture(clean))
-
-
 def _latents_as_they_are(latents: torch.Tensor, **_: Any) -> torch.Tensor:
     return latents
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An instance's method, replaced for a while."""
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
 
 
 @contextmanager
