@@ -29,7 +29,7 @@ from core.pipelines.stock import (
 )
 
 FOLDER: Final = "base/diffbox/wan-demo"
-RECIPE: Final = "1"
+RECIPE: Final = "2"
 """Counts up when the weights change, so that files of an older recipe are replaced."""
 
 DIT: Final[Mapping[str, Any]] = {

@@ -32,12 +32,12 @@ _GAIN: Final = 1.5
 
 def text_encoder(shapes: Shapes) -> dict[str, Array]:
     """Plain random weights of sensible scale."""
-    return {name: _usual(f"text_encoder/{name}", shape) for name, shape in shapes.items()}
+    return {name: usual(f"text_encoder/{name}", shape) for name, shape in shapes.items()}
 
 
 def expert(role: str, shapes: Shapes, settings: Mapping[str, Any]) -> dict[str, Array]:
     """A DiT; `role` is "high" or "low"."""
-    weights = {name: _usual(f"{role}/{name}", shape) for name, shape in shapes.items()}
+    weights = {name: usual(f"{role}/{name}", shape) for name, shape in shapes.items()}
     for name in weights:
         # Branches that add to the residual stream start small, so that the pull below is seen.
         if name.endswith((".o.weight", ".ffn.2.weight", "time_embedding.2.weight")):
@@ -61,11 +61,12 @@ def expert(role: str, shapes: Shapes, settings: Mapping[str, Any]) -> dict[str, 
 
 def vae(shapes: Shapes) -> dict[str, Array]:
     """A VAE that keeps colours: in channels 0..2, their negatives in 3..5; 6 is constant."""
-    weights = {name: _usual(f"vae/{name}", shape) for name, shape in shapes.items()}
+    weights = {name: usual(f"vae/{name}", shape) for name, shape in shapes.items()}
     for name, array in weights.items():
         if name.endswith("residual.6.weight"):
             array[:] = 0  # residual blocks start as identity
         elif name.endswith("shortcut.weight"):
+            array[:] = 0  # else the constant channel leaks into the colours
             _pass_on(array, time=(1,))
         elif name.endswith("resample.1.weight"):
             _resample(array, shrink=name.startswith("encoder."))
@@ -119,7 +120,7 @@ def _resample(array: Array, *, shrink: bool) -> None:
         array[channel, channel] = np.outer(edge, edge)
 
 
-def _usual(name: str, shape: tuple[int, ...]) -> Array:
+def usual(name: str, shape: tuple[int, ...]) -> Array:
     """Ones for norms, zeros for biases, else uniform with variance 1 / (3 * inputs)."""
     leaf = name.rpartition(".")[2]
     if leaf == "gamma" or (leaf == "weight" and len(shape) == 1):

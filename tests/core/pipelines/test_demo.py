@@ -12,10 +12,10 @@ from core import catalog
 from core.pipelines import demo
 from core.pipelines.stock import MODEL_CONFIGS, hash_model_file
 
-# Of recipe 1. A change here is a change of everybody's demo weights: count RECIPE up.
+# Of recipe 2. A change here is a change of everybody's demo weights: count RECIPE up.
 KNOWN = {
-    "high_noise_model": "5419f436b7aeeb8818450568867c6093a3a1437c3f644c8787651c0a3e8b691a",
-    "low_noise_model": "e33226a579d08034780986b2c68f3f710c7da297b484c0ff7d1e3bb9749db928",
+    "high_noise_model": "9e1b5ba0f3d8b728404c46fedce745764aedae58f2d0186a580d124259012821",
+    "low_noise_model": "d0a8a8180cfe2a2c8bcd13bea0f49538b5cd971645ac24b3960571a36f319e09",
 }
 
 
