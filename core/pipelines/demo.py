@@ -109,7 +109,7 @@ def _vae_shapes() -> Shapes:
 _FILES: Final[dict[str, Callable[[], dict[str, Array]]]] = {
     "high_noise_model.safetensors": lambda: demo_weights.expert("high", _dit_shapes(), DIT),
     "low_noise_model.safetensors": lambda: demo_weights.expert("low", _dit_shapes(), DIT),
-    "text_encoder.safetensors": lambda: demo_weights.text_encoder(_text_encoder_shapes()),
+    "text_encoder.safetensors": lambda: demo_weights.plain("text_encoder", _text_encoder_shapes()),
     "vae.safetensors": lambda: demo_weights.vae(_vae_shapes()),
 }
 

@@ -30,9 +30,9 @@ _GAIN: Final = 1.5
 """Makes latents of usual pictures about as large as noise."""
 
 
-def text_encoder(shapes: Shapes) -> dict[str, Array]:
-    """Plain random weights of sensible scale."""
-    return {name: usual(f"text_encoder/{name}", shape) for name, shape in shapes.items()}
+def plain(model: str, shapes: Shapes) -> dict[str, Array]:
+    """Plain random weights of sensible scale; other ones for each `model`."""
+    return {name: usual(f"{model}/{name}", shape) for name, shape in shapes.items()}
 
 
 def expert(role: str, shapes: Shapes, settings: Mapping[str, Any]) -> dict[str, Array]:
@@ -42,7 +42,7 @@ def expert(role: str, shapes: Shapes, settings: Mapping[str, Any]) -> dict[str, 
         # Branches that add to the residual stream start small, so that the pull below is seen.
         if name.endswith((".o.weight", ".ffn.2.weight", "time_embedding.2.weight")):
             weights[name] *= np.float32(0.25)
-        if name.endswith(("time_projection.1.weight", "modulation")):
+        if name.endswith(("time_projection.1.weight", "modulation", "adapter.conv.weight")):
             weights[name] *= np.float32(0.5)
     latent, inputs = int(settings["out_dim"]), int(settings["in_dim"])
     entry, head = weights["patch_embedding.weight"], weights["head.head.weight"]
@@ -54,8 +54,10 @@ def expert(role: str, shapes: Shapes, settings: Mapping[str, Any]) -> dict[str, 
             noisy, given = 4 * channel + place, 4 * (latent + channel) + place
             row = place * latent + channel
             entry[noisy, channel, 0, place // 2, place % 2] = 1
-            entry[given, inputs - latent + channel, 0, place // 2, place % 2] = 1
-            head[row, noisy], head[row, given] = pull, -pull
+            head[row, noisy] = pull
+            if inputs > latent:  # else text-to-video: there is no given picture
+                entry[given, inputs - latent + channel, 0, place // 2, place % 2] = 1
+                head[row, given] = -pull
     return weights
 
 
