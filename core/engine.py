@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from core import catalog
 from core.config import CoreConfig
 from core.errors import DiffboxError, JobCancelled
 from core.fetch import Inputs
+from core.lora import LoraShelf, LoraUse
 from core.progress import ProgressMeter, tail_share
 from core.protocol import (
     Cancelled,
@@ -46,6 +47,9 @@ class LoadedPipeline(Protocol):
 
     provenance: dict[str, Any]
     """Models (revisions, file hashes) and versions, for the metadata of outputs."""
+
+    def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
+        """Have exactly these LoRAs on it."""
 
     def release(self) -> None:
         """Drop the weights and give the memory back."""
@@ -77,6 +81,7 @@ class Engine:
         self._device = device
         self._versions = versions
         self._storage = LocalStorage(config.outputs_dir)
+        self._loras = LoraShelf(config)
         self._loaded: tuple[PipelineSpec, LoadedPipeline] | None = None
         self._tail_shares: dict[str, float] = {}
 
@@ -158,6 +163,7 @@ class Engine:
             inputs=Inputs(self._config),
             storage=self._storage,
             meter=meter,
+            loras=self._loras,
         )
 
     def _pipeline(self, spec: PipelineSpec, run: Run) -> LoadedPipeline:

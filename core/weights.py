@@ -35,7 +35,7 @@ FingerprintKind = Literal["sha256", "header_sha256"]
 class Safetensors:
     """What a whole safetensors file says about itself.
 
-    `parameters` counts numbers, not bytes; `shapes` are by tensor name.
+    `parameters` counts numbers, not bytes; `shapes` are by tensor name; `metadata` is free text.
     """
 
     path: Path
@@ -43,6 +43,7 @@ class Safetensors:
     header_sha256: str
     parameters: int
     shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +88,7 @@ def check_safetensors(path: Path) -> Safetensors:
             raw = _read_header(path, head, file.read, size)
     except OSError as error:
         raise _unusable(f"{path} can't be read: {os.strerror(error.errno or 0)}") from error
-    shapes, end = _parse_header(path, raw)
+    shapes, metadata, end = _parse_header(path, raw)
     expected = 8 + len(raw) + end
     if size != expected:
         word = "truncated" if size < expected else "longer than it should be"
@@ -98,6 +99,7 @@ def check_safetensors(path: Path) -> Safetensors:
         header_sha256=hashlib.sha256(head + raw).hexdigest(),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         shapes=shapes,
+        metadata=metadata,
     )
 
 
@@ -118,16 +120,18 @@ def _read_header(path: Path, head: bytes, read: Any, size: int) -> bytes:
     return raw
 
 
-def _parse_header(path: Path, raw: bytes) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Shapes by name, and where the last tensor ends behind the header."""
+def _parse_header(
+    path: Path, raw: bytes
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str], int]:
+    """Shapes by name, the metadata, and where the last tensor ends behind the header."""
     try:
         rows = json.loads(raw)
-        rows.pop("__metadata__", None)
+        metadata = {str(k): str(v) for k, v in (rows.pop("__metadata__", None) or {}).items()}
         shapes = {name: tuple(map(int, row["shape"])) for name, row in rows.items()}
         end = max((int(row["data_offsets"][1]) for row in rows.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, "not a safetensors file: its header can't be read") from error
-    return shapes, end
+    return shapes, metadata, end
 
 
 def _damaged(path: Path, what: str) -> ModelMissing:
@@ -160,6 +164,13 @@ def copies(row: ModelRef, models_dir: Path, known: Fingerprints) -> tuple[Weight
     return tuple(
         _copy(file, path, known) for file in row.files for path in locate(file, models_dir)
     )
+
+
+def fingerprint_of(path: Path, repo: str, known: Fingerprints) -> dict[str, str]:
+    """A file's fingerprint by its kind; `repo` is where it comes from, "" when nobody knows."""
+    told = _told_by_hub(path, repo) if repo else None
+    kind, digest = known.fingerprint(path, told and told[1])
+    return {kind: digest}
 
 
 def _copy(file: WeightFile, path: Path, known: Fingerprints) -> WeightCopy:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from core.lora import LoraUse
+from core.pipelines.loading import out_of_memory
+from core.pipelines.lora import HotLoras
 from core.pipelines.preview import LatentColours, data_uri
 from core.protocol import Device, Stage
 from core.run import Run
@@ -36,6 +39,12 @@ class Adapter(ABC):
         self._pipe = pipe
         self._colours = colours
         self._device = device
+        self._loras = HotLoras(pipe)
+
+    def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
+        """Have exactly these LoRAs on it; see HotLoras.use."""
+        with out_of_memory("putting LoRAs on"):
+            self._loras.use(uses, run)
 
     def recover(self) -> None:
         """Bring everything to rest after an exception in the middle of a call."""
@@ -46,6 +55,7 @@ class Adapter(ABC):
     def release(self) -> None:
         """Drop the weights; the adapter can't be used after this."""
         self._pipe = None
+        del self._loras  # holds the pipeline as well
         self._empty_caches()
 
     @abstractmethod

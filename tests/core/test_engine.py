@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import pytest
 from core.config import CoreConfig
 from core.engine import Engine
 from core.errors import OutOfMemory
+from core.lora import LoraUse
 from core.protocol import Cancelled, Completed, Event, Failed, Job, Progress, Stage, TerminalEvent
 from core.run import Run
 from core.workflows import _registered
@@ -28,6 +30,9 @@ class FakePipeline:
         self.provenance: dict[str, Any] = {"models": [{"id": spec.model}]}
         self.released = 0
         self.recovered = 0
+
+    def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
+        assert not uses
 
     def release(self) -> None:
         self.released += 1

@@ -13,6 +13,7 @@ from PIL import Image
 
 from core.config import CoreConfig
 from core.fetch import Inputs
+from core.lora import LoraShelf
 from core.pipelines.wan_video import WanVideo
 from core.progress import ProgressMeter
 from core.protocol import Job
@@ -44,6 +45,7 @@ class Watched:
             inputs=Inputs(self.config),
             storage=LocalStorage(self.config.outputs_dir),
             meter=ProgressMeter(),
+            loras=LoraShelf(self.config),
         )
 
     def _cancelled(self) -> bool:
