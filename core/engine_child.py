@@ -1,7 +1,8 @@
 """The child that holds the engine: `python -m core.engine_child FD PARENT_PID FACTORY`.
 
 Started by core.engine_process only. The main thread runs jobs; a second one reads the parent's
-messages, so that a cancel is seen while a job runs, and ends the process when the parent is gone.
+messages, so that a cancel or a new plan is seen while a job runs, and ends the process when the
+parent is gone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from core.engine_process import JsonLines
 from core.errors import ConfigError
 from core.parent_death import die_with
-from core.protocol import Job
+from core.protocol import Job, Plan
 
 if TYPE_CHECKING:
     from core.engine import Engine
@@ -47,18 +48,21 @@ def main(argv: list[str]) -> None:
             job,
             emit=lambda event: lines.send(event.model_dump_json()),
             cancelled=lambda job_id=job.id: job_id in inbox.cancelled,  # type: ignore[misc]
+            steered=lambda job_id=job.id: inbox.plans.get(job_id),  # type: ignore[misc]
         )
-        inbox.cancelled.clear()
+        inbox.forget()
         lines.send(terminal.model_dump_json())
     engine.close()
 
 
 class _Inbox:
-    """Jobs and cancels as the parent sends them."""
+    """Jobs, cancels and plans as the parent sends them."""
 
     def __init__(self, lines: JsonLines) -> None:
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.cancelled: set[str] = set()
+        self.plans: dict[str, Plan] = {}
+        """The newest one of each job that was steered; it may come before its job."""
         self._lines = lines
 
     def read(self) -> None:
@@ -73,8 +77,20 @@ class _Inbox:
                 self.jobs.put(Job.model_validate(message["job"]))
             elif message.get("type") == "cancel":
                 self.cancelled.add(message["job_id"])
+            elif message.get("type") == "steer":
+                self._keep(message["job_id"], Plan.model_validate(message["plan"]))
             elif message.get("type") == "exit":
                 self.jobs.put(None)
+
+    def forget(self) -> None:
+        """A job is done. The parent sends nothing for the next one before it knows that."""
+        self.cancelled.clear()
+        self.plans.clear()
+
+    def _keep(self, job_id: str, plan: Plan) -> None:
+        known = self.plans.get(job_id)
+        if known is None or plan.rev > known.rev:
+            self.plans[job_id] = plan
 
 
 def _build(factory: str) -> Engine:

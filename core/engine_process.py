@@ -1,7 +1,7 @@
 """EngineProcess: the parent's handle on the spawned, killable child that holds the engine.
 
     parent (holds the lease)                          child (holds the device and the weights)
-      job, cancel, exit  ──── JSON lines, socketpair ────>  core.engine_child
+      job, cancel, steer, exit  ── JSON lines, socketpair ──>  core.engine_child
       <──── ready, progress…, one terminal event
 
 The child stays warm between jobs. Cancel is a flag first; a child that does not end the job
@@ -33,6 +33,7 @@ from core.protocol import (
     EngineState,
     Event,
     Job,
+    Plan,
     TerminalEvent,
     failed,
     parse_event,
@@ -59,7 +60,7 @@ class EngineDied(DiffboxError):
 
 
 class EngineProcess:
-    """One engine in a child process. Used from one thread; only `cancel` may come from others.
+    """One engine in a child process. Used from one thread; `cancel` and `steer` from any.
 
     Args:
         factory: "package.module:function" that builds the Engine, called inside the child.
@@ -219,7 +220,7 @@ class EngineProcess:
     def cancel(self, job_id: str) -> None:
         """End this job if it is the running one: flag now, SIGKILL after the grace period.
 
-        The only method that other threads may call, so a child that is gone is left to `run`.
+        Other threads may call it, so a child that is gone is left to `run`.
         """
         with self._lock:
             if self._job is None or self._job.id != job_id or self._kill_at is not None:
@@ -231,6 +232,24 @@ class EngineProcess:
                 lines.send(json.dumps({"type": "cancel", "job_id": job_id}))
         except OSError:
             log.info("the child was gone when job %s was cancelled", job_id)
+
+    def steer(self, job_id: str, plan: Plan) -> bool:
+        """Give the child a new plan if this job is the running one; False when it is not.
+
+        Other threads may call it. A plan can be larger than what the socket holds, so it may
+        block while the child does not read: the thread that holds a lease must not call it.
+        """
+        with self._lock:
+            if self._job is None or self._job.id != job_id:
+                return False
+            lines = self._lines
+        message = {"type": "steer", "job_id": job_id, "plan": plan.model_dump(mode="json")}
+        try:
+            if lines:
+                lines.send(json.dumps(message))
+        except OSError:
+            log.info("the child was gone when job %s was steered", job_id)
+        return True
 
     def _cancelling(self) -> bool:
         return self._kill_at is not None

@@ -7,6 +7,7 @@
     ├── NotFound               not_found             no     404   the user
     ├── Unauthorized           unauthorized          no     401   sign in
     ├── ModelMissing           model_missing         yes    409   download it, then again
+    ├── Conflict               conflict              no     409   look again: it has changed
     ├── QueueFull              queue_full            yes    429   wait
     ├── BackendUnavailable     backend_unavailable   yes    503   wait
     ├── StorageFailed          storage_failed        yes    507   free or enlarge the disk
@@ -98,6 +99,13 @@ class ModelMissing(DiffboxError):
 
     code = "model_missing"
     retryable = True
+    http_status = 409
+
+
+class Conflict(DiffboxError):
+    """What shall be changed has been changed by somebody else, or has ended."""
+
+    code = "conflict"
     http_status = 409
 
 

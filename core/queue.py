@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from core.errors import PASSING_CODES, ConfigError
-from core.protocol import LANES, Event, Failed, Job, TerminalEvent, WorkerState, is_terminal
+from core.protocol import LANES, Event, Failed, Job, Plan, TerminalEvent, WorkerState, is_terminal
 from core.queue_keys import (
     BLOCK_S,
     CLIENT_OPTIONS,
@@ -24,9 +24,11 @@ from core.queue_keys import (
     Outcome,
     Rules,
     Script,
+    SteerReply,
     Verdict,
     cancel_args,
     decode,
+    decode_job,
     encode_event,
     enqueue_args,
     enqueued,
@@ -35,6 +37,7 @@ from core.queue_keys import (
     lane_key,
     reaching_server,
     script,
+    steer_args,
     worker_key,
 )
 
@@ -51,6 +54,18 @@ class Claim:
     fence: int
     crashes: int
     retries: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """What the owner of a running job is told at once. Not for good: a beat finds what was missed.
+
+    `rev` is that of the new plan, 0 with a cancel.
+    """
+
+    kind: Literal["cancel", "steer"]
+    job_id: str
+    rev: int = 0
 
 
 class Queue:
@@ -106,6 +121,11 @@ class Queue:
         reply: CancelReply = self._run("cancel", *cancel_args(job_id, self.rules))
         return reply
 
+    def steer(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
+        """Change the plan of a job that has not ended and whose plan is at `expected_rev`."""
+        reply: SteerReply = self._run("steer", *steer_args(job_id, plan, expected_rev))
+        return reply
+
     # --- a worker's loop ----------------------------------------------------------------------
 
     def take(self, worker: str, block_s: float = BLOCK_S) -> Claim | None:
@@ -121,8 +141,8 @@ class Queue:
         ]
         reply = self._with_groups(lambda: self._run("take", *args))
         if reply[0] == "job":
-            _, spec, fence, attempt, crashes, retries = reply
-            job = Job.model_validate_json(spec).model_copy(update={"attempt": attempt})
+            _, spec, fence, attempt, crashes, retries, plan = reply
+            job = decode_job(spec, plan).model_copy(update={"attempt": attempt})
             return Claim(job=job, fence=fence, crashes=crashes, retries=retries)
         due_ms, tips = reply[1], reply[2:]
         wait_ms = int(min(block_s, BLOCK_S) * 1000)
@@ -134,9 +154,15 @@ class Queue:
                 self.client.xread(streams, count=1, block=wait_ms)
         return None
 
-    def beat(self, claim: Claim, event: Event | None = None) -> Verdict:
-        """Renew the lease and tell an event on the way. "lost": the job is another's now."""
-        args: list[str | int] = [claim.job.id, claim.fence]
+    def beat(
+        self, claim: Claim, event: Event | None = None, *, plan: Plan | None = None
+    ) -> Verdict:
+        """Renew the lease and tell an event on the way. "lost": the job is another's now.
+
+        When the job has a newer plan than `plan`, or than the claim's, its notice comes again.
+        """
+        known = plan or claim.job.plan
+        args: list[str | int] = [claim.job.id, claim.fence, "" if known is None else known.rev]
         if event is not None:
             has_preview = getattr(event, "preview", None) is not None
             args += [event.type, encode_event(event), "1" if has_preview else "0"]
@@ -163,8 +189,8 @@ class Queue:
         """Give a job back that is not to blame, for example because this worker stops."""
         return self._finish(claim, "requeue", reason)
 
-    def cancellations(self, timeout_s: float) -> Iterator[str]:
-        """Ids of running jobs that shall end, as they are asked for.
+    def notices(self, timeout_s: float) -> Iterator[Notice]:
+        """What the owners of running jobs are told, as it is said.
 
         Ends after `timeout_s` without one, so that the caller can look around.
         """
@@ -175,7 +201,8 @@ class Queue:
                 message = channel.get_message(timeout=min(left, BLOCK_S))
                 if message is not None:
                     deadline = time.monotonic() + timeout_s
-                    yield str(message["data"])
+                    if (notice := _notice(str(message["data"]))) is not None:
+                        yield notice
 
     # --- what others may see ------------------------------------------------------------------
 
@@ -201,6 +228,12 @@ class Queue:
             ids = self.client.zrange(WORKERS, 0, -1)
             found = self.client.mget([worker_key(worker) for worker in ids]) if ids else []
         return [WorkerState.model_validate_json(raw) for raw in found if raw]
+
+    def plan(self, job_id: str) -> Plan | None:
+        """The newest plan of a job; None when it was not steered, or is unknown."""
+        with reaching_server():
+            raw = self.client.hget(job_key(job_id), "plan")
+        return Plan.model_validate_json(raw) if raw else None
 
     def job(self, job_id: str) -> dict[str, str]:
         """A job's hash; empty when it is unknown."""
@@ -253,3 +286,13 @@ class Queue:
     def _run(self, name: Script, *args: str | int) -> Any:
         with reaching_server():
             return self._scripts[name](args=list(args))
+
+
+def _notice(text: str) -> Notice | None:
+    """A notice from what was published; None for a kind that this version does not know."""
+    match text.split(" "):
+        case ["cancel", job_id]:
+            return Notice(kind="cancel", job_id=job_id)
+        case ["steer", job_id, rev]:
+            return Notice(kind="steer", job_id=job_id, rev=int(rev))
+    return None

@@ -8,9 +8,12 @@ Shared by core.queue (workers) and the control plane's asyncio client.
                                   waits and what runs
     {dbx}:job:<id>        hash    spec (Job as JSON) status lane entry attempt        none until it
                                   crashes retries fence owner cancel seq preview      ends, then a
-                                  queued_at started_at finished_at (ms)               30 days
-    {dbx}:ev:<id>         stream  one job's events, MAXLEN ~1000; an entry's id is    as the job
-                                  the cursor to go on from
+                                  swept; plan (as JSON, once it was steered)          30 days
+                                  plan_rev ("" without a plan);
+                                  queued_at started_at finished_at (ms)
+    {dbx}:ev:<id>         stream  one job's events; an entry's id is the cursor to    as the job
+                                  go on from. Beyond ~1000 the oldest progress
+                                  goes, all else beyond ~10000
     {dbx}:feed            stream  types of all events but progress; ~100             permanent
     {dbx}:delayed         zset    ids of jobs that wait for a retry, by due time      permanent
     {dbx}:dead            stream  job, reason: buried after too many crashes; ~1000   permanent
@@ -18,7 +21,8 @@ Shared by core.queue (workers) and the control plane's asyncio client.
     {dbx}:worker:<id>     string  WorkerState as JSON                                 given
     {dbx}:pulse           string  when a worker last asked for a job (ms)             permanent
     {dbx}:calm            string  there after an outage: no lease is taken away       lease + 1 s
-    {dbx}:control         channel the id of a running job that shall be cancelled     -
+    {dbx}:control         channel "cancel <job>", "steer <job> <rev of its plan>"     -
+                                  for the owner of a running job
 
 An event's entry is job, type, seq (counts per job), at (server time in ms) and body (the event's
 other fields as JSON); `decode` makes an Event of it.
@@ -44,7 +48,7 @@ from typing import Any, Final, Literal
 import redis
 
 from core.errors import BackendUnavailable, QueueFull
-from core.protocol import LANES, Event, Job, Lane, parse_event
+from core.protocol import LANES, Event, Job, Lane, Plan, parse_event
 
 PREFIX: Final = "{dbx}"
 GROUP: Final = "workers"
@@ -74,7 +78,8 @@ CLIENT_OPTIONS: Final[dict[str, Any]] = {
 Verdict = Literal["go", "cancel", "lost"]
 Outcome = Literal["completed", "cancelled", "failed", "queued", "refused"]
 CancelReply = Literal["cancelled", "cancelling", "missing", "completed", "failed"]
-Script = Literal["enqueue", "take", "beat", "finish", "cancel", "forget"]
+SteerReply = Literal["steered", "stale", "missing", "completed", "failed", "cancelled"]
+Script = Literal["enqueue", "take", "beat", "finish", "cancel", "steer", "forget"]
 
 
 def lane_key(lane: Lane) -> str:
@@ -146,8 +151,16 @@ def script(name: Script) -> str:
 
 
 def encode_job(job: Job) -> str:
-    """A job as its hash keeps it."""
+    """A job as its hash keeps it; the plan that it came with is part of it."""
     return job.model_dump_json()
+
+
+def decode_job(spec: str, plan: str | None) -> Job:
+    """A job from its hash, with the newest plan: `plan` is None or "" where it was not steered."""
+    job = Job.model_validate_json(spec)
+    if not plan:
+        return job
+    return job.model_copy(update={"plan": Plan.model_validate_json(plan)})
 
 
 def encode_event(event: Event) -> str:
@@ -174,7 +187,8 @@ def decode(entry: tuple[str, Mapping[str, str]]) -> tuple[str, Event | None]:
 
 def enqueue_args(job: Job, rules: Rules) -> list[str | int]:
     """Arguments of the script `enqueue`."""
-    return [job.id, job.lane, encode_job(job), job.attempt, rules.lane_limit]
+    rev = "" if job.plan is None else job.plan.rev
+    return [job.id, job.lane, encode_job(job), job.attempt, rev, rules.lane_limit]
 
 
 def enqueued(reply: str, job: Job, rules: Rules) -> bool:
@@ -191,3 +205,8 @@ def enqueued(reply: str, job: Job, rules: Rules) -> bool:
 def cancel_args(job_id: str, rules: Rules) -> list[str | int]:
     """Arguments of the script `cancel`."""
     return [job_id, int(rules.lease_s * 1000)]
+
+
+def steer_args(job_id: str, plan: Plan, expected_rev: int) -> list[str | int]:
+    """Arguments of the script `steer`."""
+    return [job_id, expected_rev, plan.model_dump_json(), plan.rev]

@@ -23,8 +23,8 @@ from typing import Final, Literal, TypeVar
 from core.catalog import ready_ids
 from core.engine_process import EngineDied, EngineProcess
 from core.errors import BackendUnavailable
-from core.protocol import Cancelled, Clip, Event, TerminalEvent, WorkerState
-from core.queue import Claim, Queue
+from core.protocol import Cancelled, Clip, Event, Plan, TerminalEvent, WorkerState
+from core.queue import Claim, Notice, Queue
 from core.queue_keys import Outcome, Verdict
 from handler.config import WorkerConfig
 
@@ -86,7 +86,7 @@ class Agent:
             self._engine.start()
             self._insist(self._queue.prepare, holding=False)
             self._announce("starting")
-            threading.Thread(target=self._watch_cancels, name="cancels", daemon=True).start()
+            threading.Thread(target=self._watch_notices, name="notices", daemon=True).start()
             while self._stop_at is None:
                 if self._engine_ready():
                     self._serve_one()
@@ -237,16 +237,26 @@ class Agent:
         except BackendUnavailable:
             return  # it is forgotten by its TTL
 
-    def _watch_cancels(self) -> None:
-        """Runs in its own thread: a cancel is seen in milliseconds, not with the next beat."""
+    def _watch_notices(self) -> None:
+        """Runs in its own thread: what is asked is seen in milliseconds, not with the next beat."""
         while True:
             try:
-                for job_id in self._queue.cancellations(60):
-                    holding = self._holding
-                    if holding is not None and holding.claim.job.id == job_id:
-                        self._engine.cancel(job_id)
+                for notice in self._queue.notices(60):
+                    self._heed(notice)
             except BackendUnavailable:
                 time.sleep(_RETRY_S)
+
+    def _heed(self, notice: Notice) -> None:
+        holding = self._holding
+        if holding is None or holding.claim.job.id != notice.job_id:
+            return
+        if notice.kind == "cancel":
+            self._engine.cancel(notice.job_id)
+        elif notice.rev != holding.plan_rev:
+            plan = self._queue.plan(notice.job_id)
+            # Not before the engine has the job: a beat asks for it again.
+            if plan is not None and self._engine.steer(notice.job_id, plan):
+                holding.plan = plan
 
 
 @dataclass(slots=True)
@@ -260,12 +270,20 @@ class Holding:
     queue: Queue
     beat_s: float
     given_back: bool = False
+    plan: Plan | None = None
+    """The newest one that the engine has, None as long as that is the claim's."""
     reached: bool = False
     """Whether the last call spoke with the queue."""
     _clips: deque[Clip] = field(default_factory=deque)
     _progress: Event | None = None
     _beat_at: float = 0.0
     _retry_at: float = 0.0
+
+    @property
+    def plan_rev(self) -> int | None:
+        """Of the plan that the engine has; None for a job without one."""
+        plan = self.plan or self.claim.job.plan
+        return None if plan is None else plan.rev
 
     def tell(self, event: Event | None) -> Verdict:
         """Tell an event, or nothing new; beats when that is due."""
@@ -281,7 +299,7 @@ class Holding:
         try:
             verdict = self.flush()
             if self._progress or verdict is None:
-                verdict = self.queue.beat(self.claim, self._progress)
+                verdict = self.queue.beat(self.claim, self._progress, plan=self.plan)
         except BackendUnavailable:
             # The job goes on. Not every event may wait for a server that hangs.
             self._retry_at = time.monotonic() + _RETRY_S
@@ -294,7 +312,7 @@ class Holding:
         """Tell the clips that wait; None when there are none."""
         verdict: Verdict | None = None
         while self._clips:
-            verdict = self.queue.beat(self.claim, self._clips[0])
+            verdict = self.queue.beat(self.claim, self._clips[0], plan=self.plan)
             self._clips.popleft()
         return verdict
 

@@ -1,6 +1,6 @@
 """Backend: the contract between the control plane and the place where jobs run.
 
-    control plane ──submit, cancel──> backend ──on_event(job, cursor, event)──> listener
+    control plane ──submit, cancel, steer──> backend ──on_event(job, cursor, event)──> listener
 
 All methods are called on one event loop, and the listener is called on it as well. A cursor is
 opaque text that marks a place in one job's events; "" is before the first one.
@@ -12,7 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.protocol import Event, Job, Lane, WorkerState
+from core.protocol import Event, Job, Lane, Plan, WorkerState
+from core.queue_keys import SteerReply
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +65,13 @@ class Backend(Protocol):
     async def cancel(self, job_id: str) -> None:
         """Ask for the job's end; a job that has ended or is unknown stays as it is."""
 
+    async def steer(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
+        """Have a job that has not ended make the clips of another plan.
+
+        "stale": its plan is at another rev than `expected_rev`, or it has none; "missing": the
+        job is unknown; else how it had ended. Its events tell a change that was made.
+        """
+
     async def follow(self, job_id: str, after: str = "") -> None:
         """Deliver a known job's events that come after a cursor, until the terminal one."""
 
@@ -74,7 +82,7 @@ class Backend(Protocol):
         """All jobs that the backend knows, finished ones too as long as it keeps them."""
 
     async def job(self, job_id: str) -> Job | None:
-        """The job as it was submitted, None when unknown."""
+        """The job as it was submitted, with the plan that it has now; None when unknown."""
 
     async def forget(self, job_ids: Collection[str]) -> None:
         """Drop the events of ended jobs whose records are safe; others stay as they are."""

@@ -25,21 +25,24 @@ from core.engine_process import EngineDied, EngineProcess, Verdict
 from core.errors import PASSING_CODES, ConfigError, QueueFull
 from core.protocol import (
     LANES,
+    TERMINAL_EVENTS,
     Cancelled,
     EngineState,
     Event,
     Failed,
     Job,
     Lane,
+    Plan,
     Progress,
     Queued,
     Requeued,
     Started,
+    Steered,
     TerminalEvent,
     WorkerState,
     failed,
 )
-from core.queue_keys import Rules
+from core.queue_keys import Rules, SteerReply
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,8 @@ class _Entry:
     retries: int = 0
     seq: int = 0
     cancel: bool = False
+    passed_on: Plan | None = None
+    """The plan that the engine has."""
     events: deque[StoredEvent] = field(default_factory=lambda: deque(maxlen=_EVENTS_KEPT))
 
 
@@ -143,6 +148,18 @@ class MemoryBackend:
             self._forget_waiting(job_id, entry.job.lane)
             self._end(job_id, Cancelled(job_id=job_id))
 
+    async def steer(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
+        """Change the plan of a job; the engine of a running one has it by the next event or beat."""
+        with self._change:
+            entry = self._entries.get(job_id)
+            if entry is None:
+                return self._how_it_ended(job_id)
+            if entry.job.plan is None or entry.job.plan.rev != expected_rev:
+                return "stale"
+            entry.job = entry.job.model_copy(update={"plan": plan})
+            self._tell(job_id, Steered(job_id=job_id, plan=plan))
+            return "steered"
+
     async def follow(self, job_id: str, after: str = "") -> None:
         """Nothing to do: a job is followed from its submission on."""
 
@@ -160,7 +177,7 @@ class MemoryBackend:
             return {*self._entries, *self._finished}
 
     async def job(self, job_id: str) -> Job | None:
-        """The job as submitted."""
+        """The job as submitted, with its newest plan."""
         with self._change:
             entry = self._entries.get(job_id) or self._finished.get(job_id)
             return entry.job if entry else None
@@ -262,6 +279,7 @@ class MemoryBackend:
         entry = self._entries[job_id]
         entry.attempt += 1
         entry.job = entry.job.model_copy(update={"attempt": entry.attempt})
+        entry.passed_on = entry.job.plan
         self._running = job_id
         self._tell(job_id, Started(job_id=job_id, worker="memory", attempt=entry.attempt))
         return entry
@@ -275,7 +293,13 @@ class MemoryBackend:
         if self._closing:
             return "lost"
         entry = self._entries.get(self._running or "")
-        return "cancel" if entry and entry.cancel else "go"
+        if entry is None:
+            return "go"
+        plan = entry.job.plan
+        if plan is not None and plan is not entry.passed_on:
+            self._process.steer(entry.job.id, plan)
+            entry.passed_on = plan
+        return "cancel" if entry.cancel else "go"
 
     def _crashed(self, entry: _Entry, reason: str) -> None:
         entry.crashes += 1
@@ -332,6 +356,11 @@ class MemoryBackend:
         _drop_previews(entry)
         while len(self._finished) > _FINISHED_KEPT:
             self._finished.popitem(last=False)
+
+    def _how_it_ended(self, job_id: str) -> Literal["missing", "completed", "failed", "cancelled"]:
+        entry = self._finished.get(job_id)
+        end = entry.events[-1].event if entry else None
+        return end.type if isinstance(end, TERMINAL_EVENTS) else "missing"
 
     def _lane_length(self, lane: Lane) -> int:
         running = self._entries.get(self._running or "")

@@ -1,6 +1,6 @@
 """Jobs run on workers that take them from a Valkey queue (core/queue.py).
 
-    submit, cancel ──> scripts                     one connection pool
+    submit, cancel, steer ──> scripts              one connection pool
     events <── XREAD over the feed and the streams of followed jobs   one connection
 
 One reader serves all followed jobs. The feed is its doorbell: an entry there wakes the blocked
@@ -29,6 +29,7 @@ from core.protocol import (
     Event,
     Job,
     Lane,
+    Plan,
     Queued,
     Requeued,
     WorkerState,
@@ -42,8 +43,10 @@ from core.queue_keys import (
     START,
     WORKERS,
     Rules,
+    SteerReply,
     cancel_args,
     decode,
+    decode_job,
     enqueue_args,
     enqueued,
     events_key,
@@ -51,6 +54,7 @@ from core.queue_keys import (
     lane_key,
     reaching_server,
     script,
+    steer_args,
     worker_key,
 )
 
@@ -87,6 +91,7 @@ class ValkeyBackend:
         )
         self._enqueue = self._client.register_script(script("enqueue"))
         self._cancel = self._client.register_script(script("cancel"))
+        self._steer = self._client.register_script(script("steer"))
         self._forget = self._client.register_script(script("forget"))
         self._active: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
@@ -140,6 +145,13 @@ class ValkeyBackend:
         """End a waiting job now, ask the owner of a running one."""
         await self._ask(self._cancel(args=cancel_args(job_id, self._rules)))
 
+    async def steer(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
+        """Change the plan of a waiting or running job; the owner of a running one hears of it."""
+        reply: SteerReply = await self._ask(
+            self._steer(args=steer_args(job_id, plan, expected_rev))
+        )
+        return reply
+
     async def follow(self, job_id: str, after: str = "") -> None:
         """Deliver what the job's stream has after a cursor, and read it from then on."""
         if job_id in self._active or job_id in self._waiting:
@@ -170,8 +182,8 @@ class ValkeyBackend:
 
     async def job(self, job_id: str) -> Job | None:
         """The job as its hash keeps it."""
-        raw = await self._ask(self._client.hget(job_key(job_id), "spec"))
-        return None if raw is None else Job.model_validate_json(raw)
+        spec, plan = await self._ask(self._client.hmget(job_key(job_id), "spec", "plan"))
+        return None if spec is None else decode_job(spec, plan)
 
     async def forget(self, job_ids: Collection[str]) -> None:
         """Delete their hashes and streams, which would otherwise stay for 30 days."""

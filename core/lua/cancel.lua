@@ -20,5 +20,5 @@ if pending and pending[3] > lease_ms and may_reclaim(lease_ms) then
   return 'cancelled'
 end
 redis.call('HSET', job_key(id), 'cancel', '1')
-redis.call('PUBLISH', CONTROL, id)
+redis.call('PUBLISH', CONTROL, 'cancel ' .. id)
 return 'cancelling'

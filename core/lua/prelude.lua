@@ -2,7 +2,8 @@
 -- NOTE: key names are those of core/queue_keys.py, where they are described.
 local PREFIX, GROUP, CONSUMER = '{dbx}', 'workers', 'worker'
 -- KEEP_S: a control plane that was away for less still sees how its jobs ended.
-local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '1000', '100', '1000', '2592000'
+local EVENTS_MAX, FEED_MAX, DEAD_MAX, KEEP_S = '10000', '100', '1000', '2592000'
+local PROGRESS_FROM, SWEEP = 1000, 100
 local PULSE, CALM, GAP_MS = PREFIX .. ':pulse', PREFIX .. ':calm', 5000
 local DELAYED, DEAD, FEED, CONTROL =
   PREFIX .. ':delayed', PREFIX .. ':dead', PREFIX .. ':feed', PREFIX .. ':control'
@@ -23,13 +24,31 @@ local function field(flat, name)
   end
 end
 
+-- Progress is dense and soon worth nothing, while a reader that was away must still find every clip.
+-- So from PROGRESS_FROM entries on, the oldest progress goes, but for what may not be read yet.
+local function sweep(id)
+  local key = events_key(id)
+  if redis.call('XLEN', key) <= PROGRESS_FROM then return end
+  local swept = redis.call('HGET', job_key(id), 'swept')
+  local found = redis.call('XRANGE', key, swept and '(' .. swept or '-', '+', 'COUNT', 2 * SWEEP)
+  if #found < 2 * SWEEP then return end
+  local gone = {}
+  for i = 1, SWEEP do
+    if found[i][2][4] == 'progress' then gone[#gone + 1] = found[i][1] end
+  end
+  if #gone > 0 then redis.call('XDEL', key, unpack(gone)) end
+  redis.call('HSET', job_key(id), 'swept', found[SWEEP][1])
+end
+
 -- Append an event to the job's stream and, unless it is progress, ring with its type in the feed.
 -- Returns its id in the job's stream.
 local function tell(id, kind, body)
   local seq, at = redis.call('HINCRBY', job_key(id), 'seq', 1), now()
   local entry = redis.call('XADD', events_key(id), 'MAXLEN', '~', EVENTS_MAX, '*',
     'job', id, 'type', kind, 'seq', seq, 'at', at, 'body', body)
-  if kind ~= 'progress' then
+  if kind == 'progress' then
+    sweep(id)
+  else
     redis.call('XADD', FEED, 'MAXLEN', '~', FEED_MAX, '*',
       'job', id, 'type', kind)
   end

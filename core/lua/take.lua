@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- TAKE worker, lease ms, max crashes, lane... ->
---   {'job', job JSON, fence, attempt, crashes, retries}
+--   {'job', job JSON, fence, attempt, crashes, retries, plan JSON, or '' as long as it is the job's}
 --   {'empty', ms until a delayed job is due or -1, last id of each lane}
 local worker, lease_ms, max_crashes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local reclaim = may_reclaim(lease_ms)
@@ -38,14 +38,14 @@ local function start(id, job, crashes)
   local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
   redis.call('HSET', job_key(id), 'status', 'running', 'owner', worker, 'started_at', now())
   tell(id, 'started', cjson.encode({worker = worker, attempt = attempt}))
-  return {'job', job.spec, fence, attempt, crashes, job.retries}
+  return {'job', job.spec, fence, attempt, crashes, job.retries, job.plan}
 end
 
 -- One entry: starts its job, or ends it and returns nothing.
 local function claim(lane, entry, lost)
   local id = entry[2][2]
   local row = redis.call('HMGET', job_key(id),
-    'status', 'spec', 'cancel', 'crashes', 'retries', 'owner', 'entry')
+    'status', 'spec', 'cancel', 'crashes', 'retries', 'owner', 'entry', 'plan')
   local status, crashes = row[1], tonumber(row[4])
   if (status ~= 'queued' and status ~= 'running') or row[7] ~= entry[1] then
     drop(lane, entry[1])
@@ -66,7 +66,8 @@ local function claim(lane, entry, lost)
     end
     tell(id, 'requeued', cjson.encode({reason = reason}))
   end
-  return start(id, {spec = row[2], retries = tonumber(row[5])}, crashes)
+  local job = {spec = row[2], retries = tonumber(row[5]), plan = row[8] or ''}
+  return start(id, job, crashes)
 end
 
 local tips = {}
