@@ -63,7 +63,9 @@ class Both:
     def _load(
         self, spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device
     ) -> WanVideo:
-        self.adapter = build(spec, run, config=config, device=device)
+        adapter = build(spec, run, config=config, device=device)
+        assert isinstance(adapter, WanVideo)
+        self.adapter = adapter
         stock_decode = self.adapter.decode
 
         def noted(*args: Any, **kwargs: Any) -> Iterator[Frame]:

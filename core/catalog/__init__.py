@@ -2,7 +2,8 @@
 
 Below `DIFFBOX_MODELS_DIR` a repository's files keep their own names:
 `base/<owner>/<repository>/<path in the repository>`; `<owner>/<repository>/…` is taken as well,
-which is what `hf download --local-dir` of the whole repository gives.
+which is what `hf download --local-dir` of the whole repository gives, and for LoRAs
+`lora/<owner>/<repository>/…`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ __all__ = [
     "Preset",
     "Role",
     "WeightFile",
+    "controlnet",
+    "find_lora",
+    "is_demo",
     "is_ready",
     "locate",
     "missing_files",
@@ -71,15 +75,32 @@ def model(model_id: str) -> ModelRef:
     raise unknown_model(model_id, MODELS)
 
 
+def is_demo(model_id: str) -> bool:
+    """Whether it is a demo model, whose files are made on first use."""
+    return any(row.id == model_id and row.demo for row in MODELS)
+
+
+def controlnet(kind: str, model_id: str) -> ControlnetRef | None:
+    """The controlnet of a kind that is made for a model."""
+    rows = (row for row in CONTROLNETS if row.kind == kind and model_id in row.models)
+    return next(rows, None)
+
+
 def unknown_model(model_id: object, rows: tuple[ModelRef, ...]) -> InvalidParams:
     """The error for a model id that is not one of `rows`."""
     message = f"model {model_id!r} is not one of {', '.join((AUTO, *(row.id for row in rows)))}"
     return InvalidParams(message, problems=(Problem(field="model", message=message),))
 
 
+def find_lora(lora_id: str) -> LoraRef | None:
+    """The catalog's LoRA with this id, None when there is none."""
+    return next((ref for ref in LORAS if ref.id == lora_id), None)
+
+
 def locate(file: WeightFile, models_dir: Path) -> tuple[Path, ...]:
     """The files of a file set, sorted by name; empty when none or not all shards are there."""
-    for root in (models_dir / "base" / file.repo, models_dir / file.repo):
+    folders = ("base", "lora", "") if file.role == "lora" else ("base", "")
+    for root in (models_dir / folder / file.repo for folder in folders):
         paths = tuple(sorted(p for p in root.glob(file.pattern) if p.is_file()))
         if paths and not _missing_shards(paths):
             return paths

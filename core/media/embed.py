@@ -76,4 +76,6 @@ def _public(value: Any) -> Any:
         return f"data:sha256:{hashlib.sha256(value.encode()).hexdigest()}"
     if isinstance(value, str) and value.startswith("https://"):
         return urlunsplit(urlsplit(value)._replace(query="", fragment=""))
+    if isinstance(value, list | tuple):
+        return [_public(item) for item in value]
     return value

@@ -24,8 +24,16 @@ def read_image(path: Path, *, field: str) -> Image.Image:
     Raises:
         InputRejected: not a PNG, JPEG or WebP; damaged, animated, or over 36 megapixels.
     """
-    header, pixels = _decode(path, field, "--pixels")
-    return Image.frombytes("RGB", (header["width"], header["height"]), pixels)
+    return _read(path, field, "--pixels", "RGB")
+
+
+def read_mask(path: Path, *, field: str) -> Image.Image:
+    """An untrusted mask as L, upright: any mode, its brightness times its opacity.
+
+    Raises:
+        InputRejected: as `read_image`.
+    """
+    return _read(path, field, "--mask", "L")
 
 
 def probe_image(path: Path, *, field: str) -> tuple[int, int]:
@@ -53,6 +61,14 @@ def rejected(field: str, message: str) -> InputRejected:
     return InputRejected(message, problems=(Problem(field=field, message=message),))
 
 
+def _read(path: Path, field: str, flag: str, mode: Literal["RGB", "L"]) -> Image.Image:
+    header, pixels = _decode(path, field, flag)
+    size = (header["width"], header["height"])
+    if len(pixels) != size[0] * size[1] * len(mode):
+        raise rejected(field, "the picture can't be decoded within 2 GB and 30 s")
+    return Image.frombytes(mode, size, pixels)
+
+
 def _decode(path: Path, field: str, *flags: str) -> tuple[dict[str, Any], bytes]:
     # By path and isolated, so that the child imports Pillow and nothing else of ours.
     argv = [sys.executable, "-I", str(_CHILD), str(path), *flags]
@@ -72,6 +88,4 @@ def _decode(path: Path, field: str, *flags: str) -> tuple[dict[str, Any], bytes]
     header: dict[str, Any] = json.loads(line)
     if "error" in header:
         raise rejected(field, header["error"])
-    if flags and len(pixels) != header["width"] * header["height"] * 3:
-        raise rejected(field, "the picture can't be decoded within 2 GB and 30 s")
     return header, pixels

@@ -7,13 +7,17 @@ DiffSynth's internals, so its version is pinned and checked (stock.check_hooks).
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any, Final
 
 import torch
 
 from core import catalog, weights
+from core.catalog import Family, ModelRef
 from core.config import CoreConfig
-from core.pipelines import demo
+from core.pipelines import demo, imports
+from core.pipelines.adapter import Adapter
 from core.pipelines.device import dtype_for
 from core.pipelines.loading import load_wan
 from core.pipelines.preview import measured_colours, wan21_colours
@@ -26,7 +30,7 @@ from core.workflows.base import PipelineSpec
 __all__ = ["build", "versions"]
 
 
-def build(spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device) -> WanVideo:
+def build(spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device) -> Adapter:
     """Load the weights of a spec and put an adapter before them.
 
     Raises:
@@ -34,27 +38,61 @@ def build(spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device) -
         OutOfMemory: they do not fit on the device.
         JobCancelled: the run was cancelled while loading.
     """
-    # One family so far; a further one is a further adapter here.
     row = catalog.model(spec.model)
+    return _FAMILIES[row.family](row, run, config, device)
+
+
+def _wan_video(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> WanVideo:
     pipe = load_wan(row, run, models_dir=config.models_dir, device=device)
-    colours = (
-        measured_colours(pipe.vae, dtype_for(device), device.kind) if row.demo else wan21_colours()
-    )
-    files = weights.copies(row, config.models_dir, weights.Fingerprints(config.data_dir))
+    dtype = dtype_for(device)
+
+    def encode(picture: torch.Tensor) -> torch.Tensor:
+        video = picture[:, None].to(device.kind, dtype)
+        latents: torch.Tensor = pipe.vae.encode([video], device=device.kind)[0]
+        return latents
+
     return WanVideo(
         pipe,
-        colours=colours,
+        colours=measured_colours(encode) if row.demo else wan21_colours(),
         device=device,
-        provenance={
-            "model": row.id,
-            "files": [file.provenance() for file in files],
-            "versions": versions(),
-            "device": device.name,
-            "dtype": str(dtype_for(device)).removeprefix("torch."),
-            "attention": _attention(),
-            **({"demo": demo.RECIPE} if row.demo else {}),
-        },
+        provenance=_provenance(row, config, device, _attention(), demo.RECIPE),
     )
+
+
+def _qwen_image(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> Adapter:
+    imports.warm()
+    # Only now, because it imports large parts of transformers, which Wan does without.
+    from core.pipelines import demo_qwen, loading_qwen, qwen_image  # noqa: PLC0415
+
+    loaded = loading_qwen.load_qwen(row, run, models_dir=config.models_dir, device=device)
+    return qwen_image.QwenImage(
+        loaded,
+        colours=qwen_image.colours(loaded, row),
+        device=device,
+        provenance=_provenance(row, config, device, qwen_image.attention(), demo_qwen.RECIPE),
+    )
+
+
+_FAMILIES: Final[dict[Family, Callable[[ModelRef, Run, CoreConfig, Device], Adapter]]] = {
+    "wan_video": _wan_video,
+    "qwen_image": _qwen_image,
+}
+
+
+def _provenance(
+    row: ModelRef, config: CoreConfig, device: Device, attention: str, demo_recipe: str
+) -> dict[str, Any]:
+    """Models and versions, for the metadata of outputs."""
+    files = weights.copies(row, config.models_dir, weights.Fingerprints(config.data_dir))
+    return {
+        "model": row.id,
+        "files": [file.provenance() for file in files],
+        "versions": versions(),
+        "device": device.name,
+        "dtype": str(dtype_for(device)).removeprefix("torch."),
+        "attention": attention,
+        **({"demo": demo_recipe} if row.demo else {}),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ import torch
 from core import weights
 from core.catalog import ModelRef, WeightFile, locate
 from core.errors import ModelMissing, OutOfMemory
-from core.pipelines import demo, imports
+from core.pipelines import demo_wan, imports
 from core.pipelines.device import dtype_for, host_memory
 from core.pipelines.stock import ModelConfig, WanVideoPipeline, check_hooks
 from core.protocol import Device, Stage
@@ -92,29 +92,29 @@ def load_wan(row: ModelRef, run: Run, *, models_dir: Path, device: Device) -> An
     run.enter(Stage.LOADING, 2 * len(files))
     imports.warm()
     if row.demo:
-        demo.ensure(models_dir)
-        demo.register()
+        demo_wan.ensure(models_dir, row.id)
+        demo_wan.register()
     if error := weights.missing(row, models_dir):
         raise error
     dtype = dtype_for(device)
     paths = {file: locate(file, models_dir) for file in files}
-    parameters = _checked(paths, run)
+    parameters = checked(paths, run)
     policy = vram_policy(
         device, weights_bytes=parameters * dtype.itemsize, host_free_bytes=host_memory()[1]
     )
     log.info("loading %s as %s, %s", row.id, dtype, policy)
     fields = policy.fields(dtype)
     models = [
-        _LocalModel.of(paths[file], fields, _step(run, len(files) + index))
+        LocalModel.of(paths[file], fields, step_of(run, len(files) + index))
         for index, file in enumerate(files)
     ]
     folder = _tokenizer_folder(row, models_dir)
-    with printed_to_log(), out_of_memory("loading " + row.title), _unknown_files(row):
+    with printed_to_log(), out_of_memory("loading " + row.title), unknown_files(row.title):
         pipe = WanVideoPipeline.from_pretrained(
             torch_dtype=dtype,
             device=device.kind,
             model_configs=models,
-            tokenizer_config=_LocalModel.of([folder], {}, _step(run, 2 * len(files))),
+            tokenizer_config=LocalModel.of([folder], {}, step_of(run, 2 * len(files))),
             redirect_common_files=False,
             vram_limit=policy.vram_limit_gib,
         )
@@ -122,7 +122,7 @@ def load_wan(row: ModelRef, run: Run, *, models_dir: Path, device: Device) -> An
     return pipe
 
 
-def _checked(paths: dict[WeightFile, tuple[Path, ...]], run: Run) -> int:
+def checked(paths: dict[WeightFile, tuple[Path, ...]], run: Run) -> int:
     """Parameters in all files; raises for the first one that is not whole."""
     parameters = 0
     for done, shards in enumerate(paths.values(), start=1):
@@ -138,6 +138,8 @@ def _check_roles(pipe: Any, row: ModelRef) -> None:
         "low": pipe.dit2,
         "text_encoder": pipe.text_encoder,
         "vae": pipe.vae,
+        "image_encoder": pipe.image_encoder,
+        "motion_controller": pipe.motion_controller,
         "tokenizer": pipe.tokenizer,
     }
     absent = [file for file in row.files if found[file.role] is None]
@@ -147,14 +149,14 @@ def _check_roles(pipe: Any, row: ModelRef) -> None:
 
 
 @contextlib.contextmanager
-def _unknown_files(row: ModelRef) -> Iterator[None]:
+def unknown_files(title: str) -> Iterator[None]:
     """Turn what DiffSynth says about a file it does not know into ModelMissing."""
     try:
         yield
     except ValueError as error:
         if "Cannot detect the model type" not in str(error):
             raise
-        raise ModelMissing(f"a file of {row.title} holds no known model. {error}") from error
+        raise ModelMissing(f"a file of {title} holds no known model. {error}") from error
 
 
 def _tokenizer_folder(row: ModelRef, models_dir: Path) -> Path:
@@ -162,11 +164,12 @@ def _tokenizer_folder(row: ModelRef, models_dir: Path) -> Path:
     return locate(file, models_dir)[0].parent
 
 
-def _step(run: Run, done: int) -> Callable[[], None]:
+def step_of(run: Run, done: int) -> Callable[[], None]:
+    """What tells that `done` steps are finished, when DiffSynth comes to a file."""
     return lambda: run.step(done)
 
 
-class _LocalModel(ModelConfig):  # type: ignore[misc]  # diffsynth is untyped
+class LocalModel(ModelConfig):  # type: ignore[misc]  # diffsynth is untyped
     """Files that are here: what DiffSynth calls before each file downloads nothing, ever."""
 
     before: Callable[[], None]
@@ -174,7 +177,7 @@ class _LocalModel(ModelConfig):  # type: ignore[misc]  # diffsynth is untyped
     @classmethod
     def of(
         cls, paths: Sequence[Path], fields: dict[str, Any], before: Callable[[], None]
-    ) -> _LocalModel:
+    ) -> LocalModel:
         """As DiffSynth wants it: one path, or the list of shards."""
         names = [str(path) for path in paths]
         model = cls(path=names[0] if len(names) == 1 else names, **fields)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from PIL import Image
 
 from core.protocol import PREVIEW_MAX_BYTES
 
+_SCALE: Final = 8
 _LONG_SIDE: Final = 416
 _QUALITIES: Final = (80, 60, 40, 20)
 
 # Red, green, blue for each of the 16 channels of Wan 2.1's VAE, and what is added, for colours in
 # [-1, 1]. Source: ComfyUI, comfy/latent_formats.py, class Wan21 (GPL-3.0 project; published
-# numbers). Wan 2.2 A14B has the same VAE.
+# numbers). Wan 2.2 A14B has the same VAE; Qwen Image has one with the same latent statistics, which
+# ComfyUI shows by the same numbers.
 _WAN21: Final = (
     (-0.1299, -0.1692, 0.2932),
     (0.0671, 0.0406, 0.0442),
@@ -51,8 +54,9 @@ class LatentColours:
     bias: torch.Tensor
 
     def picture(self, latents: torch.Tensor) -> Image.Image:
-        """The middle frame of latents (1, C, T, h, w), one pixel a latent, RGB."""
-        middle = latents[0, :, latents.shape[2] // 2].float().cpu()
+        """The middle frame of latents (1, C, T, h, w) or (1, C, h, w), one pixel a latent, RGB."""
+        frame = latents[0] if latents.ndim == 4 else latents[0, :, latents.shape[2] // 2]
+        middle = frame.float().cpu()
         colours = torch.einsum("chw,cr->hwr", middle, self.factors) + self.bias
         pixels = ((colours + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8)
         return Image.fromarray(pixels.numpy())
@@ -64,20 +68,18 @@ def wan21_colours() -> LatentColours:
 
 
 @torch.no_grad()
-def measured_colours(vae: Any, dtype: torch.dtype, device: str) -> LatentColours:
+def measured_colours(encode: Callable[[torch.Tensor], torch.Tensor]) -> LatentColours:
     """The map of any VAE that is quick to run, by least squares over one picture of colours.
 
     Args:
-        vae: a WanVideoVAE.
-        dtype: of its weights.
-        device: where they are.
+        encode: gives the latents (C, …) of one picture (3, H, W) in [-1, 1], float32 on the CPU; a
+            latent is 8 x 8 pixels.
     """
     side = 16
     rng = np.random.default_rng(0)
-    cells = torch.from_numpy(rng.uniform(-1, 1, (3, 1, side, side)).astype(np.float32))
-    scale = vae.upsampling_factor
-    picture = cells.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    latents = vae.encode([picture.to(device, dtype)], device=device)[0].float().cpu()
+    cells = torch.from_numpy(rng.uniform(-1, 1, (3, side, side)).astype(np.float32))
+    picture = cells.repeat_interleave(_SCALE, dim=1).repeat_interleave(_SCALE, dim=2)
+    latents = encode(picture).float().cpu()
     inputs = latents.reshape(latents.shape[0], -1).T
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
     # Ridge, because some channels may carry no colour at all.

@@ -21,7 +21,7 @@ def put(root: Path, *names: str) -> None:
 def test_high_stands_before_low_in_every_row_with_two_experts() -> None:
     for row in catalog.MODELS:
         roles = [file.role for file in row.files]
-        assert roles.index("high") < roles.index("low")
+        assert "low" not in roles or roles.index("high") < roles.index("low")
 
 
 def test_nothing_on_disk_means_everything_is_missing(tmp_path: Path) -> None:
@@ -50,6 +50,23 @@ def test_a_missing_shard_is_a_missing_file_set(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_lists_the_known_ones() -> None:
-    with pytest.raises(InvalidParams, match="auto, wan2.2-i2v-a14b, wan-demo") as caught:
+    with pytest.raises(InvalidParams, match="auto, wan2.2-i2v-a14b, .*wan-demo") as caught:
         catalog.model("nope")
     assert caught.value.problems[0].field == "model"
+
+
+def test_every_model_has_what_its_capabilities_need() -> None:
+    needs = {"two_experts": "low", "motion_bucket": "motion_controller"}
+    for row in catalog.MODELS:
+        roles = {file.role for file in row.files}
+        for capability, role in needs.items():
+            assert (capability in row.capabilities) is (role in roles), row.id
+        assert ("tea_cache" in row.capabilities) is ("tea_cache_id" in row.settings), row.id
+        assert not {"step_cache", "tea_cache"} <= row.capabilities, row.id
+
+
+def test_plain_demo_stands_before_those_of_variants_and_after_all_real_wan_models() -> None:
+    for workflow in ("i2v", "svi"):
+        demos = [row.demo for row in catalog.models_for(workflow)]
+        assert demos == sorted(demos)
+    assert next(row for row in catalog.models_for("i2v") if row.demo).id == "wan-demo"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from core.config import CoreConfig
+from core.engine import Engine
 from core.pipelines import build
 from core.pipelines.device import detect
+from core.pipelines.qwen_image import QwenImage
 from core.pipelines.wan_video import WanVideo
 from tests.core.pipelines.demo_runs import DEMO, Frames, Watched, folders, frames_by
+from tests.core.pipelines.qwen_runs import DEMO as QWEN_DEMO
+from tests.core.pipelines.qwen_runs import Box, Pixels, edited
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +36,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CoreConfig:
 
 @pytest.fixture(scope="session")
 def wan(config: CoreConfig) -> WanVideo:
-    return build(DEMO, Watched(config).run, config=config, device=detect())
+    adapter = build(DEMO, Watched(config).run, config=config, device=detect())
+    assert isinstance(adapter, WanVideo)
+    return adapter
 
 
 @pytest.fixture
@@ -45,3 +52,26 @@ def usual_frames(wan: WanVideo, config: CoreConfig) -> Frames:
     frames = frames_by(wan, Watched(config).run)
     assert frames.dtype == np.uint8
     return frames
+
+
+@pytest.fixture(scope="session")
+def qwen(config: CoreConfig) -> QwenImage:
+    adapter = build(QWEN_DEMO, Watched(config).run, config=config, device=detect())
+    assert isinstance(adapter, QwenImage)
+    return adapter
+
+
+@pytest.fixture(scope="session")
+def usual_edit(qwen: QwenImage, config: CoreConfig) -> Pixels:
+    """The picture of the usual arguments."""
+    return edited(qwen, Watched(config).run)
+
+
+@pytest.fixture(scope="session")
+def box(config: CoreConfig) -> Iterator[Box]:
+    """An engine that loads the demo as a worker does."""
+    device = detect()
+    load = partial(build, config=config, device=device)
+    engine = Engine(load=load, config=config, device=device, versions={})
+    yield Box(engine, config)
+    engine.close()

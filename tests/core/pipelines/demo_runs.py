@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from core.config import CoreConfig
+from core.controlnets import ControlnetShelf
 from core.fetch import Inputs
 from core.lora import LoraShelf
 from core.pipelines.wan_video import WanVideo
@@ -46,6 +47,7 @@ class Watched:
             storage=LocalStorage(self.config.outputs_dir),
             meter=ProgressMeter(),
             loras=LoraShelf(self.config),
+            controlnets=ControlnetShelf(self.config),
         )
 
     def _cancelled(self) -> bool:
