@@ -1,15 +1,39 @@
-"""What is checked when a job is submitted: a worker has its model, and its files are here."""
+"""What is checked when a job is submitted: a worker has its model, files are here, LoRAs fit."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import socket
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from controlplane.uploads import Uploads
 from core.errors import InvalidParams, ModelMissing, Problem
+from core.lora import LoraShelf
 from core.protocol import WorkerState
 from core.workflows.base import Workflow
 from core.workflows.params import FILE_KINDS, Params, hints_of
+
+
+async def checked(
+    recipe: Workflow[Any],
+    raw: Mapping[str, Any],
+    workers: Collection[WorkerState],
+    uploads: Uploads,
+    loras: LoraShelf,
+) -> Params:
+    """The params of a job that can run, from what was sent.
+
+    Raises:
+        InvalidParams: with one Problem a rejected value; also for an upload that is not here, and
+            for a LoRA that is made for another model.
+        InputRejected: a data: URI that is not a picture or video that we take.
+        ModelMissing: no worker has the model's weights, or a LoRA is not here.
+    """
+    params: Params = recipe.parse(raw, ready=ready_models(workers))
+    check_model(recipe, params.model, workers)
+    await asyncio.to_thread(check_loras, recipe, params, workers, loras)
+    return await with_uploads(params, uploads)
 
 
 def ready_models(workers: Collection[WorkerState]) -> frozenset[str]:
@@ -29,6 +53,22 @@ def check_model(recipe: Workflow[Any], model_id: str, workers: Collection[Worker
         return
     message = f"model {model_id!r} is on no worker: download its weights, then try again"
     raise ModelMissing(message, problems=(Problem(field="model", message=message),))
+
+
+def check_loras(
+    recipe: Workflow[Any], params: Params, workers: Collection[WorkerState], loras: LoraShelf
+) -> None:
+    """Say now what the engine would say about the LoRAs, as far as it can be told from here.
+
+    A file that is not here is only missing where all workers are on this machine.
+
+    Raises:
+        ModelMissing: a LoRA is not here, or damaged.
+        InvalidParams: a LoRA is for another model.
+    """
+    here = socket.gethostname()
+    all_here = bool(workers) and all(worker.host == here for worker in workers)
+    loras.check(params.model, recipe.id, params.lora_parts(), all_here=all_here)
 
 
 async def with_uploads(params: Params, uploads: Uploads) -> Params:

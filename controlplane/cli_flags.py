@@ -14,10 +14,14 @@ from typing import Any, Final
 from controlplane.forms import Field, form_of
 from core.errors import InputRejected, Problem
 from core.workflows.base import Workflow
-from core.workflows.params import Tier
+from core.workflows.params import FILE_KINDS, Tier
 
 _DEST: Final = "param_"
-_METAVARS: Final = {"integer": "N", "number": "X", "pair": "N", "string": "TEXT"}
+_METAVARS: Final = {"integer": "N", "number": "X", "pair": "N", "string": "TEXT", "list": "TEXT"}
+_LORA: Final = (
+    "Each is an id, or a file below the lora folder; on models with two experts "
+    "high=FILE,low=FILE,high_strength=X,low_strength=X, on others FILE:STRENGTH."
+)
 _TITLES: Final = {
     Tier.BASIC: "parameters",
     Tier.ADVANCED: "advanced parameters",
@@ -67,9 +71,12 @@ def _add(
         return
     options["metavar"] = _METAVARS[field.type]
     if field.choices:
-        options["metavar"] = "{" + ",".join(choice.value for choice in field.choices) + "}"
-    elif field.widget in {"image", "video"}:
+        values = [choice.value for choice in field.choices if choice.value]
+        options["metavar"] = "{" + ",".join(values) + "}"
+    elif field.widget in FILE_KINDS:
         options["metavar"] = "FILE"
+    elif field.widget == "lora":
+        options["metavar"] = "LORA"
     if repeats:
         group.add_argument(flag, action="append", **options)
     elif field.type == "pair":
@@ -79,7 +86,7 @@ def _add(
 
 
 def _help(field: Field, workflow: Workflow[Any]) -> str:
-    words = [field.help]
+    words = [field.help, *([_LORA] if field.widget == "lora" else [])]
     if field.required:
         words.append("Required.")
     facts = [fact for fact in (_span(field), _default(field, workflow)) if fact]
@@ -87,10 +94,14 @@ def _help(field: Field, workflow: Workflow[Any]) -> str:
         words.append(f"({'; '.join(facts)})")
     if field.needs:
         able = [row.id for row in workflow.models if field.needs in row.capabilities]
-        words.append(f"Only with model {' or '.join(able) or 'none of those known'}.")
+        if len(able) < len(workflow.models):
+            words.append(f"Only with model {' or '.join(able) or 'none of those known'}.")
     for other, wanted in field.when.items():
         flag = "--" + other.replace("_", "-")
-        words.append(f"Only with {flag}." if wanted is True else f"Only with {flag} {wanted}.")
+        values = wanted if isinstance(wanted, list) else [wanted]
+        only = f"Only with {flag}{'' if wanted is True else ' ' + ' or '.join(map(str, values))}"
+        free = [row.id for row in workflow.models if field.freed_by in row.capabilities]
+        words.append(f"{only}{''.join(f' or model {id}' for id in free)}.")
     return " ".join(words).replace("%", "%%")
 
 
@@ -112,7 +123,7 @@ def _default(field: Field, workflow: Workflow[Any]) -> str:
         for row in workflow.models
         if row.defaults.get(field.name, field.default) != field.default
     ]
-    if field.required or field.default in (None, ""):
+    if field.required or field.default in (None, "", []):
         return ", ".join(others)
     return ", ".join([f"default {_shown(field.default)}", *others])
 
@@ -140,7 +151,7 @@ def _value(
         return [_value(field, item, upload) for item in raw]
     if field.type == "pair" and isinstance(raw, list):
         return [_number(int, item) for text in raw for item in text.split(",") if item]
-    if field.widget in {"image", "video"}:
+    if field.widget in FILE_KINDS:
         return _reference(field.name, raw, upload)
     if field.type in {"integer", "number"}:
         return _number(int if field.type == "integer" else float, raw)

@@ -15,6 +15,7 @@ from controlplane.cli_progress import Interrupt, ProgressLine, Shown
 from controlplane.config import Settings
 from core import catalog
 from core.engine_process import EngineDied, EngineProcess, Verdict
+from core.lora import LoraShelf
 from core.media.probe import probe
 from core.protocol import Artifact, Cancelled, Event, Job, Progress, TerminalEvent
 from core.weights import missing
@@ -86,14 +87,17 @@ class LocalRunner:
 
         Raises:
             InvalidParams: a parameter is wrong.
-            ModelMissing: files of the model are not here.
+            ModelMissing: files of the model, or of a LoRA, are not here.
             EngineDied: the engine could not be started, or died.
         """
         here = [row.id for row in workflow.models if catalog.is_ready(row, self._models_dir)]
         # What is wrong is said before the engine loads.
-        row = workflow.choose(workflow.parse(params, ready=here).model, here)
+        parsed = workflow.parse(params, ready=here)
+        row = workflow.choose(parsed.model, here)
         if not row.demo and (lacks := missing(row, self._models_dir)):
             raise lacks
+        shelf = LoraShelf(self._settings)
+        shelf.check(row.id, workflow.id, parsed.lora_parts(), all_here=True)
         progress.show(Shown(stage="starting"))
         try:
             with _stderr_to(self._log):

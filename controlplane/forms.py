@@ -4,7 +4,7 @@
     view_of(workflow, values, ready) -> FormView  after a change: shown, blocked, defaults, problems
 
 `values` holds only what the user has touched. All the rest are defaults, and those depend on the
-model, so that another model changes what was not touched and leaves the rest alone.
+model and the preset: others change what was not touched and leave the rest alone.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
-from core.catalog import AUTO, ModelRef
+from core.catalog import AUTO, ModelRef, Preset
 from core.errors import InvalidParams, Problem
 from core.workflows.base import Workflow
-from core.workflows.params import HINTS, Tier, Widget
+from core.workflows.params import HINTS, Tier, Widget, holds
+from core.workflows.presets import FIELD as PRESET
+from core.workflows.presets import preset_of, presets_for
 
-ValueType = Literal["string", "integer", "number", "boolean", "pair"]
+ValueType = Literal["string", "integer", "number", "boolean", "pair", "list"]
 FieldWidget = Literal[Widget, "choice"]
 
 FEW_CHOICES: Final = 3
@@ -54,6 +56,7 @@ class Field:
     help: str
     when: Mapping[str, Any]
     needs: str
+    freed_by: str
     required: bool
 
 
@@ -112,6 +115,7 @@ def form_of(workflow: Workflow[Any], ready: Collection[str]) -> Form:
     fields = tuple(
         _field(name, schema["properties"][name], name in required, workflow, ready)
         for name in workflow.params.names()
+        if name != PRESET or presets_for(workflow.id)
     )
     texts = [field.name for field in fields if field.widget in {"textarea", "text"}]
     return Form(
@@ -132,11 +136,12 @@ def view_of(workflow: Workflow[Any], values: Mapping[str, Any], ready: Collectio
         ready: ids of the models whose weights are where jobs run.
     """
     touched = {name: value for name, value in values.items() if value not in (None, "")}
-    row = _row(workflow, touched.get("model", AUTO), ready)
+    row = _row(workflow, touched, ready)
     form = form_of(workflow, ready)
-    defaults = {field.name: row.defaults.get(field.name, field.default) for field in form.fields}
+    known = workflow.defaults(row, _preset(workflow, touched, row))
+    defaults = {field.name: known.get(field.name, field.default) for field in form.fields}
     present = {**defaults, **touched}
-    shown = _shown(form.fields, present)
+    shown = _shown(form.fields, present, row)
     fields = {
         field.name: FieldView(
             shown=field.name in shown,
@@ -174,6 +179,8 @@ def _field(
     choices = _choices(kind, hints)
     if name == "model":
         choices = tuple(_model_choices(workflow, ready))
+    if name == PRESET:
+        choices = tuple(_preset_choices(workflow))
     minimum, maximum, step = _range(kind, hints, value_type)
     return Field(
         name=name,
@@ -191,6 +198,7 @@ def _field(
         help=schema.get("description", ""),
         when=hints.get("when", {}),
         needs=hints.get("needs", ""),
+        freed_by=hints.get("freed_by", ""),
         required=required,
     )
 
@@ -203,7 +211,7 @@ def _kind(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _type(kind: Mapping[str, Any]) -> ValueType:
     if kind.get("type") == "array":
-        return "pair"
+        return "pair" if "prefixItems" in kind else "list"
     found = kind.get("type", "string")
     if found not in {"string", "integer", "number", "boolean"}:
         raise ValueError(f"no widget for a parameter of JSON type {found!r}")
@@ -228,6 +236,12 @@ def _model_choices(workflow: Workflow[Any], ready: Collection[str]) -> Iterator[
     for row in workflow.models:
         here = row.demo or row.id in ready
         yield Choice(value=row.id, label=row.title if here else f"{row.title} (not here yet)")
+
+
+def _preset_choices(workflow: Workflow[Any]) -> Iterator[Choice]:
+    yield Choice(value="", label="None")
+    for preset in presets_for(workflow.id):
+        yield Choice(value=preset.id, label=preset.title)
 
 
 def _range(
@@ -261,32 +275,38 @@ def _widget(
         return hinted
     if value_type in {"integer", "number"}:
         return "slider" if minimum is not None and maximum is not None else "number"
-    by_type: dict[ValueType, FieldWidget] = {"boolean": "switch", "pair": "pair"}
+    by_type: dict[ValueType, FieldWidget] = {"boolean": "switch", "pair": "pair", "list": "texts"}
     return by_type.get(value_type, "text")
 
 
 # --- the form's state ----------------------------------------------------------------------------
 
 
-def _row(workflow: Workflow[Any], model_id: object, ready: Collection[str]) -> ModelRef:
+def _row(workflow: Workflow[Any], touched: Mapping[str, Any], ready: Collection[str]) -> ModelRef:
     try:
-        return workflow.choose(model_id, ready)
+        return workflow.row(touched, ready)
     except InvalidParams:  # a draft from a time when this model existed: told as a problem
         return workflow.choose(AUTO, ready)
 
 
-def _shown(fields: tuple[Field, ...], present: Mapping[str, Any]) -> frozenset[str]:
+def _preset(workflow: Workflow[Any], touched: Mapping[str, Any], row: ModelRef) -> Preset | None:
+    try:
+        return preset_of(workflow.id, touched.get(PRESET), row)
+    except InvalidParams:  # for another model: told as a problem
+        return None
+
+
+def _shown(fields: tuple[Field, ...], present: Mapping[str, Any], row: ModelRef) -> frozenset[str]:
     """Names of the fields whose conditions hold, through chains of conditions."""
     by_name = {field.name: field for field in fields}
 
-    def holds(field: Field) -> bool:
-        return all(
-            (bool(present.get(other)) if wanted is True else present.get(other) == wanted)
-            and holds(by_name[other])
+    def counts(field: Field) -> bool:
+        return field.freed_by in row.capabilities or all(
+            holds(present.get(other), wanted) and counts(by_name[other])
             for other, wanted in field.when.items()
         )
 
-    return frozenset(field.name for field in fields if holds(field))
+    return frozenset(field.name for field in fields if counts(field))
 
 
 def _blocked(workflow: Workflow[Any], field: Field, row: ModelRef) -> str:

@@ -37,6 +37,7 @@ from controlplane.valkey_server import ValkeyServer
 from core.engine_process import EngineProcess
 from core.errors import EX_CONFIG, ConfigError
 from core.logs import log_json_lines
+from core.lora import LoraShelf
 from core.queue_keys import Rules
 from core.workflows import register
 
@@ -148,7 +149,13 @@ def create_services(settings: Settings) -> Services:
         video_max_bytes=settings.video_max_bytes,
     )
     store = JobStore(settings.data_dir / "jobs.json")
-    jobs = Jobs(backend=backend, store=store, uploads=uploads, retry_s=settings.lease_s / 3)
+    jobs = Jobs(
+        backend=backend,
+        store=store,
+        uploads=uploads,
+        loras=LoraShelf(settings),
+        retry_s=settings.lease_s / 3,
+    )
     return Services(settings=settings, jobs=jobs, uploads=uploads, backend=backend)
 
 

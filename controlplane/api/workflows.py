@@ -17,6 +17,7 @@ from core.errors import InvalidParams
 from core.protocol import JobStatus, Lane
 from core.workflows import workflow, workflows
 from core.workflows.base import Workflow
+from core.workflows.presets import presets_for
 
 BODY_MAX: Final = 12_000_000
 """Bytes; a data: URI may have ten million."""
@@ -45,6 +46,15 @@ class ModelBody(BaseModel):
     defaults: dict[str, Any]
 
 
+class PresetBody(BaseModel):
+    """Settings that belong together; `models` are those that they are made for."""
+
+    id: str
+    title: str
+    models: list[str]
+    params: dict[str, Any]
+
+
 class WorkflowBody(BaseModel):
     """A workflow; `params` is the JSON schema of its Params, with hints under x-diffbox."""
 
@@ -53,6 +63,7 @@ class WorkflowBody(BaseModel):
     summary: str
     params: dict[str, Any]
     models: list[ModelBody]
+    presets: list[PresetBody]
 
 
 class WorkflowList(BaseModel):
@@ -138,6 +149,15 @@ def _described(recipe: Workflow[Any], schema: dict[str, Any], ready: set[str]) -
         summary=recipe.summary,
         params=schema,
         models=[_model(row, row.id in ready) for row in recipe.models],
+        presets=[
+            PresetBody(
+                id=preset.id,
+                title=preset.title,
+                models=list(preset.models),
+                params=dict(preset.params),
+            )
+            for preset in presets_for(recipe.id)
+        ],
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from core.pipelines import demo_files, demo_weights
+from core.pipelines import demo_files, demo_loras, demo_weights
 from core.pipelines.demo_files import DemoModel, Shapes, shapes_of
 from core.pipelines.demo_vae import DemoVAE
 from core.pipelines.demo_weights import Array
@@ -59,6 +59,7 @@ TEXT_ENCODER: Final[Mapping[str, Any]] = {
 def ensure(models_dir: Path) -> None:
     """Make the files that are missing or damaged. Safe with several workers at once."""
     demo_files.ensure(models_dir / FOLDER, RECIPE, _FILES, _tokenizer_files())
+    demo_loras.ensure_wan(models_dir, _dit_shapes())
 
 
 def register() -> None:

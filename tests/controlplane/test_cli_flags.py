@@ -12,9 +12,10 @@ from controlplane.cli_flags import add_params, given
 from core.catalog import ModelRef
 from core.errors import InputRejected
 from core.run import Run
-from core.workflows import workflows
+from core.workflows import workflow, workflows
 from core.workflows.base import Workflow
 from core.workflows.params import FileRef, Params, Tier, param
+from core.workflows.presets import presets_for
 
 
 class StoryParams(Params):
@@ -131,8 +132,44 @@ def test_help_groups_by_tier() -> None:
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("workflow", workflows(), ids=lambda workflow: workflow.id)
-def test_every_workflow_has_a_flag_for_every_parameter(workflow: Workflow[Any]) -> None:
-    text = parser_of(workflow).format_help()
-    for name in workflow.params.model_fields:
+@pytest.mark.parametrize("known", workflows(), ids=lambda known: known.id)
+def test_every_workflow_has_a_flag_for_every_parameter(known: Workflow[Any]) -> None:
+    text = parser_of(known).format_help()
+    hidden = set() if presets_for(known.id) else {"preset"}
+    for name in set(known.params.model_fields) - hidden:
         assert f"--{name.replace('_', '-')}" in text
+
+
+def test_a_lora_repeats_its_flag_and_stays_text() -> None:
+    i2v = workflow("i2v")
+    parser = parser_of(i2v)
+    flags = ["--lora", "high=a.safetensors", "--lora", "wan-demo-style:0.5", "--preset", "x"]
+
+    values = given(parser.parse_args(flags), i2v, lambda name, path: "")
+
+    assert values == {"lora": ["high=a.safetensors", "wan-demo-style:0.5"], "preset": "x"}
+
+
+def test_a_list_of_files_repeats_its_flag_and_keeps_the_order(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "mask.png"):
+        (tmp_path / name).touch()
+    qwen = workflow("qwen")
+    flags = ["--edit-images", "b.png", "--edit-images", "a.png", "--inpaint-mask", "mask.png"]
+    argv = [str(tmp_path / word) if word.endswith(".png") else word for word in flags]
+    args = parser_of(qwen).parse_args(argv)
+    sent = given(args, qwen, lambda field, path: f"{field}:{path.name}")
+    assert sent == {
+        "edit_images": ["edit_images:b.png", "edit_images:a.png"],
+        "inpaint_mask": "inpaint_mask:mask.png",
+    }
+
+
+def test_help_names_all_values_of_which_one_is_needed() -> None:
+    told = " ".join(parser_of(workflow("qwen")).format_help().split())
+    assert "Only with --controlnet canny or depth." in told
+
+
+def test_help_names_models_only_where_some_are_not_able() -> None:
+    told = " ".join(parser_of(Story()).format_help().split())
+    assert "Only with model able." in told
+    assert "Only with model qwen" not in parser_of(workflow("qwen")).format_help()

@@ -12,6 +12,7 @@ from core.catalog import ModelRef
 from core.workflows import workflow, workflows
 from core.workflows.base import Workflow
 from core.workflows.i2v import I2V as I2VWorkflow
+from core.workflows.presets import presets_for
 
 I2V: Workflow[Any] = workflow("i2v")
 WAN = "wan2.2-i2v-a14b"
@@ -28,14 +29,15 @@ def field(name: str, form: Form | None = None) -> Field:
 def test_every_parameter_of_every_workflow_has_one_field(known: Workflow[Any]) -> None:
     names = [f.name for f in form_of(known, ()).fields]
 
-    assert sorted(names) == sorted(known.params.model_fields)
+    hidden = set() if presets_for(known.id) else {"preset"}
+    assert sorted(names) == sorted(set(known.params.model_fields) - hidden)
     assert all(f.title and f.help for f in form_of(known, ()).fields)
 
 
 def test_fields_stand_in_the_order_of_the_params_not_of_their_parent() -> None:
     names = [f.name for f in form_of(I2V, ()).fields]
 
-    assert names[:5] == ["prompt", "negative_prompt", "input_image", "seed", "resolution"]
+    assert names[:5] == ["prompt", "preset", "negative_prompt", "input_image", "seed"]
 
 
 @pytest.mark.parametrize(
@@ -178,3 +180,73 @@ def test_a_draft_with_a_model_that_is_gone_is_a_problem_and_the_form_still_shows
 
     assert view.model.id == DEMO
     assert [problem.field for problem in view.problems] == ["model"]
+
+
+def test_camera_speed_appears_with_a_direction_and_only_where_the_model_has_a_camera() -> None:
+    camera = {"model": "wan-demo-camera"}
+    still, moving = view_of(I2V, camera, ()), view_of(I2V, {**camera, "camera_direction": "in"}, ())
+    other = view_of(I2V, {"model": WAN, "camera_direction": "in"}, ())
+
+    assert not still.fields["camera_speed"].shown
+    assert moving.fields["camera_speed"].shown and not moving.fields["camera_speed"].blocked
+    assert "Fun A14B, camera control" in other.fields["camera_direction"].blocked
+    assert "camera_direction" not in other.counting({"camera_direction": "in"})
+
+
+def test_strength_is_shown_where_the_picture_starts_as_a_still_video() -> None:
+    view = view_of(I2V, {"model": "wan-demo-speed"}, ())
+
+    strength = view.fields["denoising_strength"]
+    assert (strength.shown, strength.default) == (True, 0.9)
+    assert view.fields["input_video"].blocked and not view.fields["motion_bucket_id"].blocked
+
+
+def test_numbers_that_may_be_left_out_have_no_slider() -> None:
+    assert field("motion_bucket_id").widget == field("tea_cache_l1_thresh").widget == "number"
+    assert field("camera_origin").widget == "text"
+
+
+# --- presets and LoRAs ---------------------------------------------------------------------------
+
+
+def test_presets_of_the_workflow_are_choices_of_one_field() -> None:
+    choices = field("preset").choices
+
+    assert choices[0] == Choice(value="", label="None")
+    assert "i2v-demo-lightning" in {choice.value for choice in choices}
+    assert not any(choice.value.startswith("svi") for choice in choices)
+
+
+def test_a_preset_changes_the_defaults_of_what_was_not_touched() -> None:
+    view = view_of(I2V, {"preset": "i2v-demo-lightning", "cfg_scale": 3.0}, ())
+
+    assert view.fields["num_inference_steps"].default == 4
+    assert view.fields["lora"].default[0]["low"] == "wan-demo-lightning"
+    assert view.fields["num_frames"].default == 17  # the model's
+    assert view.problems == ()
+
+
+def test_a_preset_chooses_its_model_where_none_is_chosen() -> None:
+    here = ("wan2.2-i2v-a14b",)
+
+    assert view_of(I2V, {"preset": "i2v-demo-lightning"}, here).model.demo
+    assert view_of(I2V, {}, here).model.id == "wan2.2-i2v-a14b"
+
+
+def test_a_preset_for_another_model_is_a_problem_and_changes_nothing() -> None:
+    view = view_of(I2V, {"preset": "i2v-lightning-4", "model": "wan-demo"}, ())
+
+    assert [p.field for p in view.problems] == ["preset"]
+    assert view.fields["num_inference_steps"].default == 8
+
+
+def test_a_lora_that_is_wrong_is_a_problem_at_its_field() -> None:
+    view = view_of(I2V, {"lora": [{"high": "a.safetensors"}, {"high": "x.ckpt"}]}, ())
+
+    assert [p.field for p in view.problems] == ["lora"]
+    assert view.problems[0].message.startswith("lora[1].high: 'x.ckpt' is a pickle")
+
+
+def test_schemas_hold_no_reference_that_counts_from_their_own_root() -> None:
+    for known in workflows():
+        assert "$ref" not in str(known.params.model_json_schema())

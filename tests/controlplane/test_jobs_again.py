@@ -21,6 +21,7 @@ from core.errors import BackendUnavailable
 from core.protocol import Completed, Event, Job, JobStatus
 from core.queue import Queue
 from core.workflows import register
+from tests.support.loras import no_loras
 from tests.support.valkey import RULES, Valkey, module_valkey, queue, valkey  # noqa: F401
 from tests.support.wait import wait_until_async
 from tests.support.workflows import ALL
@@ -37,7 +38,9 @@ async def running(backend: ValkeyBackend, folder: Path) -> AsyncIterator[Jobs]:
     """One life of a control plane."""
     uploads = Uploads(folder / "uploads", image_max_bytes=1_000_000, video_max_bytes=1_000_000)
     store = JobStore(folder / "jobs.json")
-    jobs = Jobs(backend=backend, store=store, uploads=uploads, retry_s=RETRY_S)
+    jobs = Jobs(
+        backend=backend, store=store, uploads=uploads, loras=no_loras(folder), retry_s=RETRY_S
+    )
     try:
         yield jobs
     finally:

@@ -21,6 +21,7 @@ from core.queue_keys import Rules
 from core.workflows import register
 from tests.support import engine, workflows
 from tests.support.disk import small_disk
+from tests.support.loras import no_loras
 from tests.support.wait import wait_until_async
 
 
@@ -34,6 +35,7 @@ async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
         backend=MemoryBackend(EngineProcess(engine.PATH, grace_s=0.5, env=env), Rules()),
         store=JobStore(tmp_path / "jobs.json"),
         uploads=Uploads(tmp_path / "uploads", image_max_bytes=1, video_max_bytes=1),
+        loras=no_loras(tmp_path),
     )
     await jobs.start()
     yield jobs

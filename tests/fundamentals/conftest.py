@@ -16,6 +16,7 @@ from core.engine_process import EngineProcess
 from core.queue_keys import Rules
 from core.workflows import register
 from tests.support import engine, workflows
+from tests.support.loras import no_loras
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
         backend=MemoryBackend(process, Rules(max_crashes=3, retry_delay_s=0.1)),
         store=JobStore(tmp_path / "data" / "jobs.json"),
         uploads=uploads,
+        loras=no_loras(tmp_path),
     )
     await jobs.start()
     yield jobs
