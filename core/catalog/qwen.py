@@ -9,7 +9,7 @@ from core.catalog.refs import ControlnetRef, ModelRef, WeightFile
 
 _BASE: Final = "Qwen/Qwen-Image"
 _DEMO: Final = "diffbox/qwen-demo"
-_CAPABILITIES: Final = frozenset({"edit_images", "inpaint", "controlnet"})
+_CAPABILITIES: Final = frozenset({"controlnet"})
 _MEGAPIXEL: Final = 1024 * 1024
 
 _REAL_IDS: Final = ("qwen-image-edit-2511", "qwen-image-edit-2509")

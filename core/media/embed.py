@@ -1,6 +1,7 @@
 """What our files tell about themselves: job, params, seed, models with hashes, versions.
 
-Stored as JSON in the mp4's comment tag, which survives a copy and a remux.
+Stored as JSON in the mp4's comment tag, which survives a copy and a remux, and in a text chunk of
+a PNG.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import imageio_ffmpeg
 
+from core.media.png import SIGNATURE, read_text
 from core.protocol import Job
 
 _READ_TIMEOUT_S: Final = 30
@@ -36,27 +38,21 @@ def embedded(job: Job, provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_embedded(path: Path) -> dict[str, Any] | None:
     """The metadata of one of our files, None if it has none."""
-    argv = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-f",
-        "ffmetadata",
-        "-",
-    ]
-    done = subprocess.run(argv, check=False, capture_output=True, timeout=_READ_TIMEOUT_S)
-    comment = _comment(done.stdout.decode("utf-8", errors="replace"))
+    with path.open("rb") as file:
+        is_png = file.read(len(SIGNATURE)) == SIGNATURE
     try:
-        found = json.loads(comment)
+        found = json.loads(read_text(path) if is_png else _comment(path))
     except ValueError:
         return None
     return found if isinstance(found, dict) and "diffbox" in found else None
 
 
-def _comment(text: str) -> str:
+def _comment(path: Path) -> str:
     """The comment's value out of an ffmetadata text, where a backslash escapes one character."""
+    source = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
+    argv = [*source, "-f", "ffmetadata", "-"]
+    done = subprocess.run(argv, check=False, capture_output=True, timeout=_READ_TIMEOUT_S)
+    text = done.stdout.decode("utf-8", errors="replace")
     _, found, rest = text.partition("\ncomment=")
     value = ""
     escaped = False
@@ -72,6 +68,8 @@ def _comment(text: str) -> str:
 
 
 def _public(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_public(each) for each in value]
     if isinstance(value, str) and value.startswith("data:"):
         return f"data:sha256:{hashlib.sha256(value.encode()).hexdigest()}"
     if isinstance(value, str) and value.startswith("https://"):

@@ -101,6 +101,7 @@ def versions() -> dict[str, str]:
         "diffbox": version("diffbox"),
         "diffsynth": version("diffsynth"),
         "torch": torch.__version__,
+        "transformers": version("transformers"),
         "python": platform.python_version(),
     }
 

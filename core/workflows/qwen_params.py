@@ -55,7 +55,6 @@ class QwenParams(Params):
         title="Pictures",
         help="One to three. The first one is changed, the others are looked at.",
         widget="images",
-        min_length=1,
         max_length=3,
     )
     mode: Literal["edit", "inpaint"] = param(
@@ -63,7 +62,6 @@ class QwenParams(Params):
         tier=BASIC,
         help="Edit may change everything, inpaint only what the mask says.",
         labels={"edit": "Edit", "inpaint": "Inpaint"},
-        needs="inpaint",
     )
     inpaint_mask: FileRef | None = param(
         None,
@@ -276,6 +274,14 @@ class QwenParams(Params):
     def _not_blank(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("prompt is blank: say what shall change")
+        return value
+
+    @field_validator("edit_images")
+    @classmethod
+    def _at_least_one(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # Not min_length, which pydantic also misses where one of the items is refused.
+        if not value:
+            raise ValueError("edit_images is empty: give one to three pictures")
         return value
 
     @field_validator("inpaint_mask")
