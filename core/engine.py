@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from core import catalog
 from core.config import CoreConfig
+from core.controlnets import ControlnetShelf
 from core.errors import DiffboxError, JobCancelled
 from core.fetch import Inputs
 from core.lora import LoraShelf, LoraUse
@@ -82,6 +83,7 @@ class Engine:
         self._versions = versions
         self._storage = LocalStorage(config.outputs_dir)
         self._loras = LoraShelf(config)
+        self._controlnets = ControlnetShelf(config)
         self._loaded: tuple[PipelineSpec, LoadedPipeline] | None = None
         self._tail_shares: dict[str, float] = {}
 
@@ -143,7 +145,7 @@ class Engine:
         except Exception as error:
             log.exception("job %s failed", job.id)
             return failed(job.id, error)
-        metrics = self._metrics(job, meter, time.monotonic() - started)
+        metrics = {**self._metrics(job, meter, time.monotonic() - started), **run.metrics}
         return Completed(job_id=job.id, artifacts=tuple(run.artifacts), metrics=metrics)
 
     def _new_run(
@@ -164,6 +166,7 @@ class Engine:
             storage=self._storage,
             meter=meter,
             loras=self._loras,
+            controlnets=self._controlnets,
         )
 
     def _pipeline(self, spec: PipelineSpec, run: Run) -> LoadedPipeline:

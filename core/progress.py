@@ -2,7 +2,8 @@
 
 The fraction is of the whole job and never falls. The time left is told once two denoising steps
 were timed; after that it counts down and is corrected by what the steps, of denoising and then of
-decoding, really take.
+decoding, really take. A job of several clips goes through the stages once a clip; while
+nobody knows how many there will be, the fraction stays at 0 and no time left is told.
 """
 
 from __future__ import annotations
@@ -62,11 +63,23 @@ class ProgressMeter:
     _timed_steps: int = 0
     _fraction: float = 0.0
     _eta: tuple[float, float] | None = None
+    _clip: int = 0
+    _clips: int | None = 1
+    _clip_began: float | None = None
+    _clip_s: float | None = None
 
     @property
     def stage_done(self) -> bool:
         """Whether all steps of the present stage are finished."""
         return 0 < self.steps <= self.step_index
+
+    def begin_clip(self, done: int, clips: int | None) -> None:
+        """Another clip begins, after `done` others of this job; None: nobody knows how many."""
+        now = self.clock()
+        if self._clip_began is not None and done > self._clip:
+            self._clip_s = (now - self._clip_began) / (done - self._clip)
+        self._clip, self._clips, self._clip_began = done, clips, now
+        self._eta = None if self._clip_s is None else (now, self._clip_s)
 
     def enter(self, stage: Stage, steps: int) -> None:
         """A stage begins."""
@@ -101,7 +114,9 @@ class ProgressMeter:
         """The present reading."""
         start = _ENDS[_ORDER[i - 1]] if (i := _ORDER.index(self.stage)) else 0.0
         inside = self.step_index / self.steps if self.steps else 0.0
-        self._fraction = max(self._fraction, start + (_ENDS[self.stage] - start) * min(inside, 1.0))
+        here = start + (_ENDS[self.stage] - start) * min(inside, 1.0)
+        if self._clips is not None:
+            self._fraction = max(self._fraction, (self._clip + here) / max(self._clips, 1))
         return MeterState(
             stage=self.stage,
             step=self.step_index,
@@ -118,10 +133,17 @@ class ProgressMeter:
                 self._eta = (now, left + self.steps * self._step_s * self.tail_share)
             elif self.stage is Stage.DECODING:
                 self._eta = (now, left)
-        if self._eta is None:
+        if self._eta is None or self._clips is None:
             return None
         told_at, eta = self._eta
-        return round(max(0.0, eta - (now - told_at)), 1)
+        return round(max(0.0, eta - (now - told_at)) + self._later(now, eta), 1)
+
+    def _later(self, now: float, eta: float) -> float:
+        """Seconds for the clips after this one: as the last one took, or as this one will."""
+        clips = (self._clips or 1) - self._clip - 1
+        if clips <= 0 or self._clip_began is None:
+            return 0.0
+        return clips * (self._clip_s or now - self._clip_began + eta)
 
     def _leave(self) -> None:
         if self._entered is not None:

@@ -7,21 +7,25 @@ job is cancelled, brings in the inputs and stores the outputs. It knows no torch
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from core import media
+from core import catalog, media
+from core.clips import ClipPlace, ClipShape, ClipStore, Pixels, StoredClip
 from core.errors import JobCancelled
 from core.progress import ProgressMeter
-from core.protocol import Artifact, Event, Job, Plan, Progress, Stage
-from core.storage import LocalStorage
+from core.protocol import Artifact, Clip, Event, Job, Plan, Progress, Stage
+from core.storage import LocalStorage, StoredFile
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from core.controlnets import ControlnetShelf, ControlnetUse
     from core.fetch import Inputs
+    from core.lora import LoraPart, LoraShelf
     from core.workflows.base import PipelineSpec
 
 T = TypeVar("T")
@@ -42,6 +46,8 @@ class Run:
         inputs: brings files in by reference.
         storage: where outputs go.
         meter: fraction and time left.
+        loras: LoRA files by name.
+        controlnets: controlnet files by kind.
         steered: the newest plan that came after the job, None as long as there is none.
     """
 
@@ -55,29 +61,65 @@ class Run:
         inputs: Inputs,
         storage: LocalStorage,
         meter: ProgressMeter,
+        loras: LoraShelf,
+        controlnets: ControlnetShelf,
         steered: Callable[[], Plan | None] = lambda: None,
     ) -> None:
         self.job = job
         self.artifacts: list[Artifact] = []
         self.provenance: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
+        """What else is worth telling at the end: numbers by name, seconds when it ends in _s."""
+        self.clips = ClipStore(storage, job)
         self._emit = emit
         self._cancelled = cancelled
         self._load = load
         self._inputs = inputs
         self._storage = storage
         self._meter = meter
+        self._loras = loras
+        self._controlnets = controlnets
         self._steered = steered
         self._last_emit = 0.0
         self._last_preview = 0.0
+        self._clip: int | None = None
 
     # --- the recipe's side -------------------------------------------------------------------
 
-    def pipeline(self, spec: PipelineSpec) -> Any:
-        """The loaded pipeline for `spec`; loads it if another one, or none, is there."""
+    def pipeline(self, spec: PipelineSpec, loras: Sequence[LoraPart] = ()) -> Any:
+        """The loaded pipeline for `spec`; loads it if another one, or none, is there.
+
+        Exactly these LoRAs, and what the workflow itself puts on, are on it afterwards.
+
+        Args:
+            spec: family and model.
+            loras: what the params want (`Params.lora_parts`).
+
+        Raises:
+            ModelMissing: weights or a LoRA are not here.
+            InvalidParams: a LoRA is for another model; nothing was loaded then.
+        """
         self.check()
+        wanted = (spec.model, self.job.workflow, loras)
+        # Demo weights are made when they are loaded for the first time.
+        early = None if catalog.is_demo(spec.model) else self._loras.uses(*wanted)
         loaded = self._load(spec, self)
+        uses = self._loras.uses(*wanted) if early is None else early
+        loaded.use_loras(uses, self)
         self.provenance = loaded.provenance
+        if uses:
+            self.provenance = {**loaded.provenance, "loras": [use.provenance() for use in uses]}
         return loaded
+
+    def controlnet(self, kind: str, model: str) -> ControlnetUse:
+        """The checked controlnet of a kind for a model.
+
+        Raises:
+            ModelMissing: it is not here, or does not fit the model.
+            InvalidParams: there is none for this model.
+        """
+        self.check()
+        return self._controlnets.use(kind, model)
 
     def image(self, field: str, ref: str, *, size: tuple[int, int], fit: media.Fit) -> Image.Image:
         """The picture behind a reference, RGB, upright, brought to `size` (width, height).
@@ -88,6 +130,24 @@ class Run:
         self.check()
         path = self._inputs.path(field, ref)
         return media.fitted(media.read_image(path, field=field), size, fit)
+
+    def picture(self, field: str, ref: str) -> Image.Image:
+        """The picture behind a reference at its own size, RGB, upright.
+
+        Raises:
+            InputRejected: not a picture that we take; the problem names `field`.
+        """
+        self.check()
+        return media.read_image(self._inputs.path(field, ref), field=field)
+
+    def mask(self, field: str, ref: str) -> Image.Image:
+        """The mask behind a reference at its own size, L, upright; transparent counts as black.
+
+        Raises:
+            InputRejected: not a picture that we take; the problem names `field`.
+        """
+        self.check()
+        return media.read_mask(self._inputs.path(field, ref), field=field)
 
     def video(
         self, field: str, ref: str, *, size: tuple[int, int], fit: media.Fit, frames: int
@@ -119,7 +179,7 @@ class Run:
             fps: frames a second.
             crf: H.264 rate factor, 0 (best) to 51.
         """
-        name = f"{self.job.workflow}-{self.job.id[-12:]}"
+        name = self._name
         metadata = media.embedded(self.job, self.provenance)
         with (
             closing(self._checked(frames)) as checked,
@@ -132,11 +192,138 @@ class Run:
             if info.frames != frames_total:
                 raise RuntimeError(f"{info.frames} frames were decoded, expected {frames_total}")
             stored = file.commit()
-        with self._storage.new_file(self.job, f"{name}.webp") as file:
-            media.write_poster(file.path, info)
+        return self._video(stored, size=size, frames=info.frames, fps=fps, first=info.first_frame)
+
+    def save_image(self, image: Image.Image) -> Artifact:
+        """Store a picture as PNG, pixel by pixel as it is."""
+        self.enter(Stage.SAVING)
+        metadata = media.embedded(self.job, self.provenance)
+        with self._storage.new_file(self.job, f"{self._name}.png") as file:
+            media.write_png(file.path, image, metadata=metadata)
+            stored = file.commit()
+        self.artifacts.append(stored.artifact("image", "image/png", size=image.size))
+        return self.artifacts[-1]
+
+    # --- clips ---------------------------------------------------------------------------------
+
+    def plan(self) -> Plan | None:
+        """The clips as they are wanted now; asked before each one."""
+        return self._steered() or self.job.plan
+
+    def begin_clip(self, index: int) -> None:
+        """Clip `index` is made from here on, and can't be steered any more."""
+        self.check()
+        self._clip = index
+        plan = self.plan()
+        if plan is not None:
+            self._meter.begin_clip(index - plan.first, plan.num_clips)
+
+    def save_clip(
+        self,
+        at: ClipPlace,
+        frames: Iterable[np.ndarray[Any, Any]],
+        *,
+        size: tuple[int, int],
+        frames_added: int,
+        fps: int,
+        crf: int,
+        latents: Callable[[Path], None],
+        pixels: Callable[[], Pixels],
+    ) -> StoredClip:
+        """Encode what a clip adds to the video as it comes, store it with its state, and tell it.
+
+        Args:
+            at: which clip.
+            frames: uint8 arrays (H, W, 3).
+            size: (width, height) in pixels.
+            frames_added: how many frames there will be.
+            fps: frames a second.
+            crf: H.264 rate factor, 0 (best) to 51.
+            latents: writes what the next clip starts from to a path.
+            pixels: what the seam has to know, by name; asked after the last frame.
+        """
+        with (
+            closing(self._checked(frames)) as checked,
+            self.clips.new_file(at, "mp4") as file,
+        ):
+            info = media.write_segment(
+                file.path, checked, size=size, fps=fps, crf=crf, start_frame=at.start_frame
+            )
+            self.enter(Stage.SAVING)
+            if info.frames != frames_added:
+                raise RuntimeError(f"{info.frames} frames were decoded, expected {frames_added}")
+            segment = file.commit()
+        shape = ClipShape(size=size, fps=fps, frames=info.frames, init_bytes=info.init_bytes)
+        clip = self.clips.add(at, shape, segment, latents=latents, pixels=pixels())
+        self.tell_clip(clip)
+        return clip
+
+    def tell_clip(self, clip: StoredClip) -> None:
+        """The clip is there and can be watched."""
+        plan = self.plan()
+        self._emit(
+            Clip(
+                job_id=self.job.id,
+                index=clip.index,
+                clips=(plan and plan.end) or 0,
+                artifact=self.clips.artifact(clip),
+                init_bytes=clip.init_bytes,
+                prompt=clip.prompt,
+                seed=clip.seed,
+            )
+        )
+
+    def save_joined(
+        self, clips: Sequence[StoredClip], held: np.ndarray[Any, Any] | None, *, crf: int
+    ) -> Artifact:
+        """All clips as one mp4, joined without encoding them again, and its poster.
+
+        Args:
+            clips: all of them, from the first on.
+            held: (n, H, W, 3) uint8, frames that belong behind the last clip; None for none.
+            crf: H.264 rate factor for those.
+        """
+        self.enter(Stage.SAVING)
+        last = clips[-1]
+        size, end = (last.width, last.height), last.start_frame + last.frames
+        metadata = media.embedded(self.job, {**self.provenance, "clips": _told(clips)})
+        segments = [self.clips.path(clip.segment) for clip in clips]
+        with (
+            self._storage.new_file(self.job, f"{self._name}.mp4") as file,
+            self._storage.new_file(self.job, f"{self._name}.tail.mp4") as tail,
+        ):
+            if held is not None:
+                media.write_segment(
+                    tail.path, held, size=size, fps=last.fps, crf=crf, start_frame=end
+                )
+                segments.append(tail.path)
+                end += len(held)
+            media.join_segments(file.path, segments, metadata=metadata)
+            stored = file.commit()
+        first = media.read_video(segments[0], field="", size=size, fit="crop", frames=1)[0]
+        return self._video(stored, size=size, frames=end, fps=last.fps, first=first)
+
+    # --- inside --------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"{self.job.workflow}-{self.job.id[-12:]}"
+
+    def _video(
+        self,
+        stored: StoredFile,
+        *,
+        size: tuple[int, int],
+        frames: int,
+        fps: int,
+        first: Image.Image,
+    ) -> Artifact:
+        """The video as an artifact, after its poster is stored as well."""
+        with self._storage.new_file(self.job, f"{self._name}.webp") as file:
+            poster_size = media.write_poster(file.path, first)
             poster = file.commit()
-        video = stored.artifact("video", "video/mp4", size=size, frames=info.frames, fps=float(fps))
-        self.artifacts += [video, poster.artifact("image", "image/webp", size=info.poster_size)]
+        video = stored.artifact("video", "video/mp4", size=size, frames=frames, fps=float(fps))
+        self.artifacts += [video, poster.artifact("image", "image/webp", size=poster_size)]
         return video
 
     def _checked(self, frames: Iterable[T]) -> Generator[T, None, None]:
@@ -199,5 +386,10 @@ class Run:
                 fraction=state.fraction,
                 eta_s=state.eta_s,
                 preview=preview,
+                clip=self._clip,
             )
         )
+
+
+def _told(clips: Sequence[StoredClip]) -> list[dict[str, Any]]:
+    return [{"prompt": clip.prompt, "seed": clip.seed, "frames": clip.frames} for clip in clips]

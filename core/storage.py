@@ -4,6 +4,7 @@
 
 The attempt is part of the path because a worker that lost its lease may still be writing: only
 the attempt whose `completed` event was taken counts, and the next one sweeps what others left.
+Clips outlive their attempt and have a folder of their own (core/clips.py).
 """
 
 from __future__ import annotations
@@ -87,30 +88,48 @@ class LocalStorage:
         self.outputs_dir = outputs_dir
 
     @contextmanager
-    def new_file(self, job: Job, filename: str) -> Iterator[NewFile]:
+    def new_file(self, job: Job, filename: str, *, folder: str = "") -> Iterator[NewFile]:
         """A place to write one output; what is not committed is removed again.
+
+        Args:
+            job: whose output.
+            filename: its name.
+            folder: below the job's; the attempt's own when left out.
 
         Raises:
             StorageFailed: the disk is full or the folder can't be written.
         """
-        folder = self.outputs_dir / job.id / str(job.attempt)
-        target = folder / filename
-        partial = folder / f".{filename}.partial{target.suffix}"
-        new = NewFile(path=partial, target=target, url=f"{job.id}/{job.attempt}/{filename}")
+        folder = folder or str(job.attempt)
+        target = self.outputs_dir / job.id / folder / filename
+        partial = target.with_name(f".{filename}.{job.attempt}.partial{target.suffix}")
+        new = NewFile(path=partial, target=target, url=f"{job.id}/{folder}/{filename}")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            yield new
-        except OSError as error:
-            raise storage_failed(error, folder) from error
+            with self.writing(target.parent):
+                yield new
         finally:
             if not new.committed:
                 partial.unlink(missing_ok=True)
 
+    @contextmanager
+    def writing(self, folder: Path) -> Iterator[None]:
+        """The folder, made if it is not there; what can't be written in it is told in words.
+
+        Raises:
+            StorageFailed: the disk is full or the folder can't be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as error:
+            raise storage_failed(error, folder) from error
+
     def sweep(self, job: Job) -> None:
-        """Remove what earlier attempts at this job left."""
+        """Remove what earlier attempts at this job left, but for whole clips."""
         for folder in (self.outputs_dir / job.id).glob("*"):
             if folder.name.isdigit() and int(folder.name) < job.attempt:
                 shutil.rmtree(folder, ignore_errors=True)
+            for partial in folder.glob(".*.partial*"):
+                partial.unlink(missing_ok=True)
 
 
 def storage_failed(error: OSError, folder: Path) -> Exception:

@@ -12,8 +12,10 @@ from typing import Any, Final
 from core.errors import ConfigError, UnknownWorkflow
 from core.workflows.base import Workflow
 from core.workflows.i2v import I2V
+from core.workflows.qwen import Qwen
+from core.workflows.svi import Svi
 
-WORKFLOWS: Final[tuple[Workflow[Any], ...]] = (I2V(),)
+WORKFLOWS: Final[tuple[Workflow[Any], ...]] = (I2V(), Svi(), Qwen())
 _registered: Final[dict[str, Workflow[Any]]] = {known.id: known for known in WORKFLOWS}
 
 

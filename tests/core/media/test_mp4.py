@@ -81,7 +81,7 @@ def test_the_poster_is_the_first_frame(tmp_path: Path) -> None:
     info = write_mp4(
         tmp_path / "a.mp4", iter([ARRAY] * 2), size=(96, 64), fps=8, crf=10, metadata={}
     )
-    write_poster(tmp_path / "a.webp", info)
+    write_poster(tmp_path / "a.webp", info.first_frame)
     assert iio.imread(tmp_path / "a.webp").shape == (64, 96, 3)
     assert info.frames == 2
 
