@@ -42,7 +42,9 @@ _COPIES: Final = 5
 # expert, demo_qwen_weights.transformer).
 _WAN_PULL: Final = 1.1
 _QWEN_PULL: Final = 2.5 * 16.0 * math.sqrt(2)
-_DISTURBANCE: Final = 0.5
+# How far the other LoRAs change the picture: a few of 255 levels.
+_WAN_DISTURBANCE: Final = 4.0
+_QWEN_DISTURBANCE: Final = 0.25
 
 _WAN_BRANCHES: Final = re.compile(
     r"(blocks\.\d+\.(?:(?:self|cross)_attn\.[qkvo]|ffn\.[02]))\.weight"
@@ -77,11 +79,11 @@ def ensure_wan(models_dir: Path, shapes: Shapes) -> None:
         )
 
     def lightning(expert: str) -> Tensors:
-        low = _disturbance(f"wan/lightning/{expert}", shapes, _WAN_BRANCHES)
+        low = _wan_disturbance(f"lightning/{expert}", shapes)
         return _kohya(low, prefix="diffusion_model.")
 
     def svi(expert: str) -> Tensors:
-        return _peft(_disturbance(f"wan/svi/{expert}", shapes, _WAN_BRANCHES), adapter=".default")
+        return _peft(_wan_disturbance(f"svi/{expert}", shapes), adapter=".default")
 
     files: dict[str, Callable[[], Tensors]] = {"style.safetensors": style}
     for expert in ("high", "low"):
@@ -104,7 +106,8 @@ def ensure_qwen(models_dir: Path, shapes: Shapes) -> None:
         return _peft({"proj_out": swap}, prefix="transformer.")
 
     def lightning() -> Tensors:
-        return _kohya(_disturbance("qwen/lightning", shapes, _QWEN_BRANCHES))
+        low = _disturbance("qwen/lightning", shapes, _QWEN_BRANCHES, _QWEN_DISTURBANCE)
+        return _kohya(low)
 
     files = {"style.safetensors": style, "lightning.safetensors": lightning}
     demo_files.ensure(models_dir / _FOLDER / "qwen-demo", RECIPE, files, {})
@@ -136,13 +139,17 @@ def _swap(
     return down, up
 
 
-def _disturbance(name: str, shapes: Shapes, branches: re.Pattern[str]) -> Low:
+def _wan_disturbance(name: str, shapes: Shapes) -> Low:
+    return _disturbance(f"wan/{name}", shapes, _WAN_BRANCHES, _WAN_DISTURBANCE)
+
+
+def _disturbance(name: str, shapes: Shapes, branches: re.Pattern[str], size: float) -> Low:
     """Random matrices for the modules whose weights `branches` names."""
     found = [(match[1], shapes[key]) for key in shapes if (match := branches.fullmatch(key))]
     return {
         module: (
             usual(f"{name}/{module}/A", (_RANK, inputs)),
-            usual(f"{name}/{module}/B", (outputs, _RANK)) * np.float32(_DISTURBANCE),
+            usual(f"{name}/{module}/B", (outputs, _RANK)) * np.float32(size),
         )
         for module, (outputs, inputs) in found
     }

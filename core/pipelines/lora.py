@@ -14,11 +14,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from core.errors import ModelMissing
 from core.lora import LoraUse
 from core.lora_keys import Pair
 from core.pipelines.stock import (
@@ -145,12 +147,21 @@ def _read(
 ) -> Iterator[tuple[str, Matrices]]:
     """A file's matrices by module: A (rank, in) scaled by strength and alpha, B (out, rank)."""
     # Opening maps the file: each tensor is read when it is asked for, into nothing but its copy.
-    with safe_open(use.path, framework="pt") as file:
+    with _opened(use) as file:
         for module, pair in use.pairs.items():
             check()
             down = file.get_tensor(pair.down).to(device=device, dtype=torch.float32)
             up = file.get_tensor(pair.up).to(device=device, dtype=dtype, copy=True)
             yield module, ((down * _scale(file, pair, use.strength)).to(dtype), up)
+
+
+@contextmanager
+def _opened(use: LoraUse) -> Iterator[Any]:
+    try:
+        with safe_open(use.path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:  # changed since its header was checked
+        raise ModelMissing(f"LoRA {use.name!r} can't be read: {error}") from error
 
 
 def _scale(file: Any, pair: Pair, strength: float) -> float:

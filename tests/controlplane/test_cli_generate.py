@@ -173,3 +173,14 @@ def test_the_progress_line_shows_step_share_and_time_left() -> None:
     shown = Shown(stage="denoising", step=23, steps=50, fraction=0.46, eta_s=65.2)
     assert line(shown) == "denoising 23/50  " + "━" * 9 + "─" * 11 + "  46%  1:05 left"
     assert clock(3723) == "1:02:03"
+
+
+def test_a_lora_that_is_not_here_is_told_before_the_engine_starts(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.png"
+    gradient((64, 64)).save(picture)
+    required = ("--prompt", "a boat", "--input-image", str(picture))
+    told = generate("i2v", *required, "--lora", "high=none.safetensors", env=env)
+    assert told.returncode != 0
+    assert told.stderr.startswith("error: lora[0].high: there is no file 'none.safetensors'")
