@@ -179,7 +179,7 @@ def test_a_lora_that_is_not_here_is_told_before_the_engine_starts(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     picture = tmp_path / "a.png"
-    gradient((64, 64)).save(picture)
+    gradient().save(picture)
     required = ("--prompt", "a boat", "--input-image", str(picture))
     told = generate("i2v", *required, "--lora", "high=none.safetensors", env=env)
     assert told.returncode != 0
