@@ -68,8 +68,9 @@ class SviClips:
             JobCancelled: at once, also within a step.
             OutOfMemory: the device has too little.
         """
+        inputs = cast("dict[str, Any]", {**self._inputs, "prompt": prompt, "seed": seed})
         with self._conditioned():
-            return self._wan.denoise(self._run, **{**self._inputs, "prompt": prompt, "seed": seed})
+            return self._wan.denoise(self._run, **inputs)
 
     def decode(self, latents: torch.Tensor) -> Iterator[Frame]:
         """All frames of a clip, those that overlap with the clip before too."""
