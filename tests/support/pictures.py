@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +69,13 @@ BAD: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
 }
 """Bytes that are refused, and what the message says."""
+
+
+def moving(start: int, count: int, size: tuple[int, int]) -> Iterator[np.ndarray[Any, Any]]:
+    """Frames `start` to `start + count` of a video in which all that is seen moves."""
+    array = np.asarray(gradient(*size))
+    for index in range(start, start + count):
+        yield np.roll(array, 4 * index, 1)
 
 
 def video(path: Path, frames: int = 9, size: tuple[int, int] = (96, 64), fps: int = 8) -> Path:
