@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from controlplane.records import JobRecord
 from controlplane.uploads import Uploads
-from core.errors import InvalidParams, ModelMissing, Problem
+from core.errors import DiffboxError, InvalidParams, ModelMissing, NotFound, Problem
 from core.lora import LoraShelf
 from core.protocol import WorkerState
 from core.workflows.base import Workflow
-from core.workflows.params import FILE_KINDS, Params, hints_of
+from core.workflows.params import FILE_KINDS, Params, clip_of, hints_of
 
 
 async def checked(
@@ -69,6 +70,53 @@ def check_loras(
     here = socket.gethostname()
     all_here = bool(workers) and all(worker.host == here for worker in workers)
     loras.check(params.model, recipe.id, params.lora_parts(), all_here=all_here)
+
+
+def clip_field(cls: type[Params]) -> str | None:
+    """The parameter that names the clip to go on from; None for a workflow that can't."""
+    fields = cls.model_fields.items()
+    return next((name for name, field in fields if hints_of(field).get("widget") == "clip"), None)
+
+
+def check_clip(
+    recipe: Workflow[Any], params: Params, record_of: Callable[[str], JobRecord]
+) -> None:
+    """Say now, not after the wait in the queue, that there is no such clip to go on from.
+
+    Raises:
+        InvalidParams: the job or its clip is unknown, of another workflow, or does not fit.
+    """
+    field = clip_field(type(params))
+    ref = getattr(params, field) if field else None
+    if not field or not ref:
+        return
+    job_id, index = clip_of(ref)
+    try:
+        source = record_of(job_id)
+    except NotFound:
+        raise _no_clip(field, f"there is no job {job_id}: it may have been deleted") from None
+    if source.workflow != recipe.id:
+        raise _no_clip(field, f"job {job_id} was made with {source.workflow!r}, not {recipe.id!r}")
+    if index not in [clip.index for clip in source.clips]:
+        raise _no_clip(field, no_such_clip(source, index))
+    try:
+        source_params = recipe.read(source.params)
+    except DiffboxError as error:
+        message = f"job {job_id} was made by another version of diffbox: {error.message}"
+        raise _no_clip(field, message) from error
+    recipe.check_continuation(params, source_params)
+
+
+def no_such_clip(record: JobRecord, index: int) -> str:
+    """In words: which clips a job has, when one was named that it has not."""
+    clips = record.clips
+    there = f"it has clips {clips[0].index} to {clips[-1].index}" if clips else "it has none yet"
+    return f"clip {index} of job {record.id} does not exist: {there}"
+
+
+def _no_clip(field: str, message: str) -> InvalidParams:
+    text = f"{field}: {message}"
+    return InvalidParams(text, problems=(Problem(field=field, message=text),))
 
 
 async def with_uploads(params: Params, uploads: Uploads) -> Params:

@@ -2,8 +2,11 @@
 
     client → {"type": "subscribe", "job_ids": ["…"]}       ["*"] is all jobs; unsubscribe likewise
     server → {"type": "job:snapshot", "jobs": [JobRecord…]}                  the state, then changes
-             job:queued  job:started  job:progress  job:clip  job:requeued
+             job:queued  job:started  job:progress  job:clip  job:steered  job:requeued
              job:complete  job:error  job:cancelled
+
+A snapshot of all jobs leaves their clips out: who wants them subscribes to the job. A clip takes
+the place of the one with its index and of all after it, but for the same one told again.
 
 The state lives on the server: whoever connects again subscribes again and gets a snapshot. A slow
 client holds up nobody: of its unsent progress only the newest is kept, and when too much else
@@ -23,7 +26,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from controlplane.jobs import Jobs
-from controlplane.records import JobRecord, absolute, shown
+from controlplane.records import JobRecord, listed, shown
 from core.errors import NotFound
 from core.protocol import (
     Cancelled,
@@ -168,18 +171,17 @@ class Client:
 
 def snapshot(jobs: Jobs, wanted: Iterable[str]) -> Message:
     """The state of some jobs, newest first; ids that are not known are left out."""
-    found: dict[str, JobRecord] = {}
-    for job_id in wanted:
+    found: dict[str, Message] = {}
+    for job_id in sorted(wanted):  # "*" comes first: what is named itself is shown whole
         if job_id == ALL:
             recent = jobs.page(limit=SNAPSHOT_JOBS).jobs
-            found.update((record.id, record) for record in (*recent, *jobs.unfinished()))
+            found.update((record.id, listed(record)) for record in (*recent, *jobs.unfinished()))
             continue
         try:
-            found[job_id] = jobs.get(job_id)
+            found[job_id] = _dump(jobs.get(job_id))
         except NotFound:
             continue
-    newest = sorted(found.values(), key=lambda record: record.id, reverse=True)
-    return {"type": "job:snapshot", "jobs": [_dump(record) for record in newest]}
+    return {"type": "job:snapshot", "jobs": [found[job_id] for job_id in sorted(found)[::-1]]}
 
 
 def message_for(record: JobRecord, event: Event | None) -> Message:
@@ -203,8 +205,7 @@ def message_for(record: JobRecord, event: Event | None) -> Message:
         case Queued():
             message = {"type": "job:queued", "job": _dump(record)}
         case Clip():
-            artifact = absolute(event.artifact).model_dump(mode="json")
-            message = shown(event) | {"type": "job:clip", "artifact": artifact}
+            message = shown(event) | {"type": "job:clip"}
         case Requeued():
             message = {"type": "job:requeued", "reason": event.reason}
         case Cancelled():
@@ -237,6 +238,7 @@ def _progress(event: Progress) -> Message:
         "step": event.step,
         "steps": event.steps,
         "eta_s": event.eta_s,
+        "clip": event.clip,
     }
     return message | ({"preview": event.preview} if event.preview else {})
 

@@ -1,4 +1,4 @@
-"""Jobs: submits, cancels and follows them, and keeps their records.
+"""Jobs: submits, cancels, steers and follows them, and keeps their records.
 
     submit ──> backend ──events──> record = apply(record, event) ──> store, subscribers
 
@@ -11,28 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from controlplane.backends.base import Backend, StoredEvent
-from controlplane.checks import check_model, ready_models, with_uploads
+from controlplane.checks import check_clip, checked
 from controlplane.forgetting import Forgetting
-from controlplane.records import JobPage, JobRecord, apply, new_record
+from controlplane.records import JobPage, JobRecord, apply, new_record, restarted
 from controlplane.store import JobStore
+from controlplane.subscribers import Subscriber, Subscribers
 from controlplane.uploads import Uploads
 from core.errors import BackendUnavailable, DiffboxError, NotFound, QueueFull
-from core.protocol import Cancelled, Event, Job, JobStatus, Lane, Progress
+from core.lora import LoraShelf
+from core.protocol import Cancelled, Event, Job, JobStatus, Lane, Plan, Progress, Steered
+from core.queue_keys import SteerReply
 from core.storage import storage_failed
 from core.workflows import workflow
 
 log = logging.getLogger(__name__)
 
 PAGE_MAX: Final = 200
-Subscriber = Callable[[JobRecord, Event | None], None]
-"""Called on the event loop after each change; the event is None when only a cancel was asked for.
-It must not block."""
 
 
 class Jobs:
@@ -42,20 +41,28 @@ class Jobs:
         backend: where they run.
         store: where their records are kept.
         uploads: where their input files are.
+        loras: the LoRA files of this machine.
         retry_s: how often the backend is asked again for what it could not do at once. At most
             a third of the lease: core/lua/prelude.lua takes a longer silence for an outage.
     """
 
     def __init__(
-        self, *, backend: Backend, store: JobStore, uploads: Uploads, retry_s: float = 10.0
+        self,
+        *,
+        backend: Backend,
+        store: JobStore,
+        uploads: Uploads,
+        loras: LoraShelf,
+        retry_s: float = 10.0,
     ) -> None:
         self._backend = backend
         self._store = store
         self._uploads = uploads
+        self._loras = loras
         self._live: dict[str, JobRecord] = {}
         self._submitting: set[str] = set()
         self._abandoned: set[str] = set()
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers()
         self._adoptions: set[asyncio.Task[None]] = set()
         self._postponed: set[str] = set()
         self._forgetting = Forgetting(backend, store)
@@ -97,19 +104,21 @@ class Jobs:
 
         Raises:
             UnknownWorkflow: no workflow has this id.
-            InvalidParams: with one Problem a rejected value; also for an upload that is not here.
-            InputRejected: a data: URI that is not a picture or video that we take.
-            ModelMissing: no worker has the chosen model's weights.
+            InvalidParams, InputRejected, ModelMissing: as `checked` does.
             QueueFull: the lane is full.
             BackendUnavailable: the backend can't be reached; nothing was submitted.
             StorageFailed: the record is all that keeps the job, and it can't be written.
         """
         recipe = workflow(workflow_id)
         workers = self._backend.workers()
-        params = recipe.parse(raw, ready=ready_models(workers))
-        check_model(recipe, params.model, workers)
-        params = await with_uploads(params, self._uploads)
-        job = Job(workflow=workflow_id, params=params.model_dump(mode="json"), lane=lane)
+        params = await checked(recipe, raw, workers, self._uploads, self._loras)
+        check_clip(recipe, params, self.get)
+        job = Job(
+            workflow=workflow_id,
+            params=params.model_dump(mode="json"),
+            lane=lane,
+            plan=recipe.plan(params),
+        )
         record = self._live[job.id] = new_record(job)
         self._submitting.add(job.id)
         try:
@@ -157,6 +166,28 @@ class Jobs:
             log.warning("the cancel of job %s waits for the backend", job_id)
         return self.get(job_id)
 
+    async def steer(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
+        """Have the job make the clips of another plan; what may be changed is checked before.
+
+        "stale": its plan is not at `expected_rev` any more; else how it had ended.
+
+        Raises:
+            NotFound: no such job.
+            BackendUnavailable: the backend can't be reached; the plan stays as it was.
+        """
+        self.get(job_id)
+        reply = await self._backend.steer(job_id, plan, expected_rev)
+        if reply == "missing":
+            async with self._asking:  # so that it is not put in again with the old plan meanwhile
+                reply = await self._backend.steer(job_id, plan, expected_rev)
+                if reply == "missing":
+                    return self._steer_unknown(job_id, plan, expected_rev)
+        record = self._live.get(job_id)
+        if reply == "steered" and record is not None:
+            # Not with the event: who is told that it is done may send the next change at once.
+            self._live[job_id] = apply(record, Steered(job_id=job_id, plan=plan, seq=record.seq))
+        return reply
+
     def get(self, job_id: str) -> JobRecord:
         """The job as it stands.
 
@@ -200,15 +231,9 @@ class Jobs:
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Have `subscriber` called after each change of any job; returns what ends that."""
-        self._subscribers.append(subscriber)
+        return self._subscribers.add(subscriber)
 
-        def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
-
-        return unsubscribe
-
-    async def follow(self, job_id: str) -> AsyncIterator[JobRecord]:
+    def follow(self, job_id: str) -> AsyncIterator[JobRecord]:
         """The record now and after each change, until the job has ended.
 
         A slow reader gets the newest record, not each one.
@@ -216,20 +241,7 @@ class Jobs:
         Raises:
             NotFound: no such job.
         """
-        changed = asyncio.Event()
-
-        def note(record: JobRecord, _: Event | None) -> None:
-            if record.id == job_id:
-                changed.set()
-
-        with self._subscribed(note):
-            while True:
-                record = self.get(job_id)
-                yield record
-                if record.finished:
-                    return
-                await changed.wait()
-                changed.clear()
+        return self._subscribers.follow(job_id, self.get)
 
     # --- what the backend tells (Listener) -----------------------------------------------------
 
@@ -246,7 +258,7 @@ class Jobs:
         # Progress is not worth a write; after a restart it is simply delivered again.
         if not isinstance(event, Progress):
             self._store.put(record, cursor)
-        self._tell(record, event)
+        self._subscribers.tell(record, event)
         if record.finished:
             self._postponed.discard(job_id)
             self._forgetting.add(job_id)
@@ -311,7 +323,7 @@ class Jobs:
             await self._backend.cancel(job_id)
 
     async def _submit_again(self, job_id: str) -> None:
-        """The backend has lost the job, so it begins anew; one that shall be cancelled ends."""
+        """The backend has lost the job, so it goes in again; one that shall be cancelled ends."""
         record = self._live.get(job_id)
         if record is None:
             return
@@ -319,11 +331,11 @@ class Jobs:
             await self._backend.cancel(job_id)  # it may have arrived without an answer
             self._end_unknown(job_id)
             return
-        fresh = new_record(record.job())
+        fresh = restarted(record)
         if fresh != record:
             self._live[job_id] = fresh
             self._store.put(fresh, "")
-            self._tell(fresh, None)
+            self._subscribers.tell(fresh, None)
         self._postponed.discard(job_id)
         try:
             await self._backend.submit(fresh.job())
@@ -341,10 +353,21 @@ class Jobs:
             ended = Cancelled(job_id=job_id, seq=record.seq + 1)
             self.on_event(job_id, self._store.cursor(job_id), ended)
 
+    def _steer_unknown(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
+        """Change the plan of a job that the backend has lost and that waits to be put in again."""
+        record = self.get(job_id)
+        if record.finished:
+            return cast("SteerReply", record.status.value)
+        if record.plan is None or record.plan.rev != expected_rev:
+            return "stale"
+        steered = Steered(job_id=job_id, plan=plan, seq=record.seq + 1)
+        self.on_event(job_id, self._store.cursor(job_id), steered)
+        return "steered"
+
     def _note_cancel(self, record: JobRecord) -> None:
         record = self._live[record.id] = record.model_copy(update={"cancel_requested": True})
         self._store.put(record, self._store.cursor(record.id))
-        self._tell(record, None)
+        self._subscribers.tell(record, None)
 
     def _abandon(self, job_id: str) -> None:
         """Whoever submitted the job was told that it failed, so it must not run."""
@@ -373,20 +396,3 @@ class Jobs:
         if not adoption.cancelled() and (error := adoption.exception()):
             # Found again at the next connect.
             log.warning("a found job can't be followed", exc_info=error)
-
-    # --- subscribers ---------------------------------------------------------------------------
-
-    def _tell(self, record: JobRecord, event: Event | None) -> None:
-        for subscriber in tuple(self._subscribers):
-            try:
-                subscriber(record, event)
-            except Exception:
-                log.exception("a subscriber failed")  # the others and the reader must go on
-
-    @contextmanager
-    def _subscribed(self, subscriber: Subscriber) -> Iterator[None]:
-        unsubscribe = self.subscribe(subscriber)
-        try:
-            yield
-        finally:
-            unsubscribe()

@@ -5,6 +5,7 @@ record = apply(record, event)        pure; jobs.py keeps the records, REST and W
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,15 +23,18 @@ from core.protocol import (
     Job,
     JobStatus,
     Lane,
+    Plan,
     Progress,
     Queued,
     Requeued,
     Stage,
     Started,
+    Steered,
 )
 
 OUTPUTS: Final = "/outputs/"
 """Where the control plane serves the outputs folder."""
+_MEMORY_ONLY: Final = {"progress", "preview"}
 
 
 class _Shown(BaseModel):
@@ -45,6 +49,20 @@ class JobProgress(_Shown):
     step: int = 0
     steps: int = 0
     eta_s: float | None = None
+    clip: int | None = None
+    """Which clip is being made, counted over the whole video; None for a job without clips."""
+
+
+class ClipRecord(_Shown):
+    """A clip that is stored and can be watched. `index` counts over the whole video."""
+
+    index: int
+    prompt: str = ""
+    seed: int | None = None
+    artifact: Artifact
+    init_bytes: int = 0
+    """So many bytes at the file's start are the initialization segment (`EXT-X-MAP`)."""
+    at: AwareDatetime
 
 
 class JobError(_Shown):
@@ -75,12 +93,23 @@ class JobRecord(_Shown):
     metrics: dict[str, Any] = {}
     error: JobError | None = None
     cancel_requested: bool = False
+    plan: Plan | None = None
+    """The clips that it makes, as wanted now; None for a workflow that makes none."""
+    clips: tuple[ClipRecord, ...] = ()
+    """Those that are there, from the first one of the video on. Lists of jobs leave them out."""
     seq: int = 0
 
     @property
     def finished(self) -> bool:
         """Whether the job has ended, in whatever way."""
         return self.status in TERMINAL
+
+    @property
+    def next_clip(self) -> int:
+        """The first clip that is neither made nor being made: from here on it can be steered."""
+        made = self.clips[-1].index + 1 if self.clips else 0
+        begun = 0 if self.progress.clip is None else self.progress.clip + 1
+        return max(made, begun, self.plan.first if self.plan else 0)
 
     def job(self) -> Job:
         """The job to submit; its attempts count on, because each one's outputs have a folder."""
@@ -91,6 +120,7 @@ class JobRecord(_Shown):
             lane=self.lane,
             created_at=self.created_at,
             attempt=self.attempt,
+            plan=self.plan,
         )
 
 
@@ -103,7 +133,7 @@ class JobPage:
 
 
 def new_record(job: Job) -> JobRecord:
-    """The record of a job that was just submitted, or has to start from the beginning."""
+    """The record of a job that was just submitted, or that others have put in."""
     return JobRecord(
         id=job.id,
         workflow=job.workflow,
@@ -111,16 +141,42 @@ def new_record(job: Job) -> JobRecord:
         lane=job.lane,
         created_at=job.created_at,
         attempt=job.attempt,
+        plan=job.plan,
     )
 
 
+def restarted(record: JobRecord) -> JobRecord:
+    """The record of a job that has to be taken again: it keeps its clips and goes on from them."""
+    return new_record(record.job()).model_copy(update={"clips": record.clips})
+
+
+def to_store(record: JobRecord) -> dict[str, Any]:
+    """A record as the store keeps it: without progress, and a clip's prompt only where it is new.
+
+    An endless job has hundreds of clips of one prompt, and the store writes all records each time.
+    """
+    raw = record.model_dump(mode="json", exclude=_MEMORY_ONLY)
+    before = None
+    for clip in raw["clips"]:
+        if clip["prompt"] == before:
+            del clip["prompt"]
+        else:
+            before = clip["prompt"]
+    return raw
+
+
 def stored_record(raw: Mapping[str, Any]) -> JobRecord:
-    """A record as the store has it: without progress, which is known where the job completed.
+    """A record as the store has it. Its progress is known only where the job completed.
 
     Raises:
         ValidationError: it is not a record.
     """
-    record = JobRecord.model_validate(raw)
+    clips = []
+    prompt = ""
+    for clip in raw.get("clips", ()):
+        prompt = clip.get("prompt", prompt)
+        clips.append({**clip, "prompt": prompt})
+    record = JobRecord.model_validate({**raw, "clips": clips})
     if record.status is JobStatus.COMPLETED:
         return record.model_copy(update={"progress": JobProgress(fraction=1.0)})
     return record
@@ -142,7 +198,10 @@ def _changes(record: JobRecord, event: Event) -> dict[str, Any]:
         case Requeued():
             changes = {"status": JobStatus.QUEUED, **_nothing_runs()}
         case Clip():
-            changes = {"artifacts": (*record.artifacts, absolute(event.artifact))}
+            changes = _clip(record, event)
+        case Steered():
+            newer = record.plan is None or event.plan.rev > record.plan.rev
+            changes = {"plan": event.plan} if newer else {}
         case Completed():
             changes = _ended(JobStatus.COMPLETED, event) | {
                 "artifacts": tuple(absolute(artifact) for artifact in event.artifacts),
@@ -165,7 +224,6 @@ def _started(event: Started) -> dict[str, Any]:
         "started_at": event.at,
         "worker": event.worker,
         "attempt": event.attempt,
-        "artifacts": (),
     }
 
 
@@ -183,6 +241,22 @@ def _ended(status: JobStatus, event: Completed | Failed | Cancelled) -> dict[str
     return {"status": status, "finished_at": event.at, "preview": None}
 
 
+def _clip(record: JobRecord, event: Clip) -> dict[str, Any]:
+    """It takes the place of an earlier one and of all after that; the same one changes nothing."""
+    artifact = absolute(event.artifact)
+    if any(clip.index == event.index and clip.artifact == artifact for clip in record.clips):
+        return {}
+    clip = ClipRecord(
+        index=event.index,
+        prompt=sys.intern(event.prompt),  # hundreds of clips may share one long text
+        seed=event.seed,
+        artifact=artifact,
+        init_bytes=event.init_bytes,
+        at=event.at,
+    )
+    return {"clips": (*(kept for kept in record.clips if kept.index < event.index), clip)}
+
+
 def _progress(record: JobRecord, event: Progress) -> dict[str, Any]:
     progress = JobProgress(
         fraction=event.fraction,
@@ -190,6 +264,7 @@ def _progress(record: JobRecord, event: Progress) -> dict[str, Any]:
         step=event.step,
         steps=event.steps,
         eta_s=event.eta_s,
+        clip=event.clip,
     )
     return {"progress": progress, "preview": event.preview or record.preview}
 
@@ -199,6 +274,11 @@ def absolute(artifact: Artifact) -> Artifact:
     if "://" in artifact.url or artifact.url.startswith("/"):
         return artifact
     return artifact.model_copy(update={"url": OUTPUTS + artifact.url})
+
+
+def listed(record: JobRecord) -> dict[str, Any]:
+    """A record for JSON as one of many: without its clips, which may be hundreds."""
+    return record.model_dump(mode="json", exclude={"clips"})
 
 
 def shown(event: Event) -> dict[str, Any]:

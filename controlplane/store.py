@@ -24,7 +24,7 @@ from tinydb import TinyDB
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 
-from controlplane.records import JobRecord, stored_record
+from controlplane.records import JobRecord, stored_record, to_store
 from core.errors import ConfigError
 from core.protocol import TERMINAL, JobStatus
 
@@ -36,7 +36,6 @@ _LONGEST_PAUSE_S: Final = 30.0
 """Between two tries while the file can't be written."""
 KEPT_JOBS: Final = 10_000
 """The oldest finished jobs beyond this are dropped: TinyDB writes the whole file each time."""
-_MEMORY_ONLY: Final = {"progress", "preview"}
 
 
 class AtomicStorage(Storage):
@@ -247,7 +246,7 @@ class JobStore:
 
     def _save(self, batch: dict[str, tuple[JobRecord, str]], dropped: list[str]) -> None:
         documents = {
-            job_id: record.model_dump(mode="json", exclude=_MEMORY_ONLY) | {"cursor": cursor}
+            job_id: to_store(record) | {"cursor": cursor}
             for job_id, (record, cursor) in batch.items()
         }
         self._table.save(documents, dropped)
@@ -271,7 +270,7 @@ class JobStore:
         """All documents that are records; another one is left alone, and told."""
         for document in self._table:
             try:
-                JobRecord.model_validate(document)
+                stored_record(document)
             except ValueError:
                 log.exception("job record %s can't be read", document.doc_id)
                 continue

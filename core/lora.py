@@ -21,7 +21,7 @@ from core.catalog import Family, LoraRef, ModelRef, WeightFile
 from core.config import CoreConfig
 from core.errors import DiffboxError, InvalidParams, ModelMissing, Problem
 from core.lora_keys import Guess, Keys, Pair, Shape, base_name, parse_keys, recognise, spellings
-from core.weights import Fingerprints, check_safetensors, fingerprint_of
+from core.weights import Fingerprints, check_safetensors, fingerprint_of, missing
 
 Expert = Literal["high", "low", "transformer"]
 EXPERTS: Final[tuple[Expert, ...]] = ("high", "low", "transformer")
@@ -146,7 +146,8 @@ class LoraShelf:
             parts: what the params want.
 
         Raises:
-            ModelMissing: a file is not here, or damaged; says where it was looked for.
+            ModelMissing: a file is not here, or damaged; says where it was looked for. Also where
+                the base model is not here.
             InvalidParams: a file is for another model, or leads out of its folder.
         """
         row = _row(model, parts)
@@ -158,6 +159,8 @@ class LoraShelf:
             expert = _expert(row, part)
             if expert not in bases:
                 bases[expert] = self._base(row, expert)
+            if not bases[expert] and (absent := missing(row, self._models_dir)):
+                raise absent
             found.append(self._use(row, part, expert, bases[expert]))
         return tuple(found)
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from controlplane.api.errors import errors
 from controlplane.jobs import PAGE_MAX
-from controlplane.records import JobRecord, shown
+from controlplane.records import JobRecord, listed, shown
 from controlplane.services import Services
 from core.protocol import JobStatus
 
@@ -41,9 +41,10 @@ def router(services: Services) -> APIRouter:
         cursor: Annotated[str | None, Query(max_length=100)] = None,
         status: JobStatus | None = None,
     ) -> Response:
-        """Jobs, newest first."""
+        """Jobs, newest first, without their clips."""
         page = jobs.page(limit=limit, cursor=cursor, status=status)
-        return _json(b'{"jobs":[%b],"next":%b}', b",".join(map(_dump, page.jobs)), page.next)
+        body = {"jobs": [listed(record) for record in page.jobs], "next": page.next}
+        return Response(orjson.dumps(body), media_type="application/json")
 
     @routes.get("/{job_id}", response_model=JobRecord, responses=errors(401, 404))
     async def get_job(job_id: str) -> Response:
@@ -72,7 +73,3 @@ def router(services: Services) -> APIRouter:
 
 def _dump(record: JobRecord) -> bytes:
     return record.model_dump_json().encode()
-
-
-def _json(template: bytes, items: bytes, last: str | None) -> Response:
-    return Response(template % (items, orjson.dumps(last)), media_type="application/json")

@@ -9,6 +9,7 @@ import torch
 
 from core.pipelines.stock import wan_video_image_encoder as stock
 
+SIDE: Final = 224
 DIM: Final = 64
 LAYERS: Final = 3
 """The stock encoder leaves the last one out."""
@@ -23,7 +24,7 @@ class DemoVision(stock.VisionTransformer):  # type: ignore[misc]  # diffsynth is
 
     def __init__(self) -> None:
         super().__init__(
-            image_size=224, patch_size=14, dim=DIM, out_dim=DIM, num_heads=2, num_layers=LAYERS
+            image_size=SIDE, patch_size=14, dim=DIM, out_dim=DIM, num_heads=2, num_layers=LAYERS
         )
         self.widen = torch.nn.Linear(DIM, WAN_DIM)
 
@@ -33,15 +34,20 @@ class DemoVision(stock.VisionTransformer):  # type: ignore[misc]  # diffsynth is
         return tokens
 
 
+class _Clip(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size = SIDE
+        self.visual = DemoVision()
+
+
 class DemoImageEncoder(stock.WanImageEncoder):  # type: ignore[misc]  # diffsynth is untyped
     """The stock wrapper; only the picture's half of CLIP, as the real one uses no other."""
 
     def __init__(self) -> None:
         # Not WanImageEncoder's: it would build the full-size model first.
         torch.nn.Module.__init__(self)
-        self.model = torch.nn.Module()
-        self.model.image_size = 224
-        self.model.visual = DemoVision()
+        self.model = _Clip()
         self.transforms = SimpleNamespace(transforms=[_normalised])
 
 

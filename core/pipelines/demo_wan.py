@@ -37,6 +37,8 @@ IMAGE_DIT: Final[Mapping[str, Any]] = {
     "require_clip_embedding": True,
 }
 TEXT_DIT: Final[Mapping[str, Any]] = {**demo.DIT, "in_dim": 16, "require_clip_embedding": True}
+_SLOW_WAVES: Final = 12
+"""These turn by at most half a circle from the first step to the last."""
 MOTION: Final[Mapping[str, Any]] = {"freq_dim": 64, "dim": demo.DIT["dim"]}
 
 
@@ -101,7 +103,14 @@ def _motion_shapes() -> Shapes:
 
 
 def _expert(role: str, settings: Mapping[str, Any]) -> dict[str, Array]:
-    return demo_weights.expert(role, _dit_shapes(settings), settings)
+    weights = demo_weights.expert(role, _dit_shapes(settings), settings)
+    # Trained models change little from step to step, which is what caches live on; random weights
+    # on the fast waves of the time embedding (cosines, then sines, slowest last) do not.
+    waves = int(settings["freq_dim"]) // 2
+    fast = waves - _SLOW_WAVES
+    for first in (0, waves):
+        weights["time_embedding.0.weight"][:, first : first + fast] = 0
+    return weights
 
 
 _FILES: Final[Mapping[str, Mapping[str, Callable[[], dict[str, Array]]]]] = {

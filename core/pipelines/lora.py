@@ -84,8 +84,8 @@ class HotLoras:
             for module in list(modules):
                 down, up = zip(*modules.pop(module), strict=True)
                 # Side by side they are one product: B1 A1 x + B2 A2 x = [B1 B2] [A1; A2] x.
-                linears[module].lora_A_weights.append(torch.cat(down))
-                linears[module].lora_B_weights.append(torch.cat(up, dim=1))
+                linears[module].lora_A_weights.append(_joined(down, dim=0))
+                linears[module].lora_B_weights.append(_joined(up, dim=1))
 
     def _linears(self, model: Any, wanted: Collection[str]) -> dict[str, Any]:
         """The model's linear modules that can have something beside them, by name.
@@ -150,9 +150,15 @@ def _read(
     with _opened(use) as file:
         for module, pair in use.pairs.items():
             check()
-            down = file.get_tensor(pair.down).to(device=device, dtype=torch.float32)
-            up = file.get_tensor(pair.up).to(device=device, dtype=dtype, copy=True)
-            yield module, ((down * _scale(file, pair, use.strength)).to(dtype), up)
+            scale = _scale(file, pair, use.strength)
+            down = file.get_tensor(pair.down).to(device)
+            # In float32 where the file's own type is not what is computed in.
+            down = down * scale if down.dtype == dtype else (down.float() * scale).to(dtype)
+            yield module, (down, file.get_tensor(pair.up).to(device, dtype, copy=True))
+
+
+def _joined(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
 
 
 @contextmanager

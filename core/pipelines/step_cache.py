@@ -5,9 +5,9 @@
                                  with k = |v(i) - v(i-1)| / |x(i) - x(i-1)|, as EasyCache has it
 
 A step whose predicted change is below the threshold is not computed: the last two computed outputs
-go on in a straight line. It needs no training and no coefficients. The other expert begins anew,
-and the last step is always computed; so are the first two of each expert. The prompt's side decides
-for both sides: guidance would multiply what differs between them.
+go on in a straight line, for a while. It needs no training and no coefficients. The other expert
+begins anew, and the last step is always computed; so are the first two of each expert. The prompt's
+side decides for both sides: guidance would multiply what differs between them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from core.pipelines.adapter import replaced
 from core.run import Run
+
+REACH: Final = 2.5
+"""How far a line is continued, in distances between its two ends. Without a limit the line leaves
+the field at high thresholds: docs/benchmarks.md, step cache."""
 
 
 @contextmanager
@@ -108,6 +112,8 @@ class StepCache:
         if len(computed) < 2:
             return math.inf
         older, newest = computed
+        if self._ahead(older, newest) > REACH:
+            return math.inf
         moved, size = _distance(newest.latents, older.latents), float(_size(newest.output))
         if not moved or not size:
             return math.inf
@@ -116,8 +122,11 @@ class StepCache:
 
     def _continued(self, side: bool) -> torch.Tensor:
         older, newest = self._sides[side]
-        ahead = (self._timestep - newest.timestep) / (newest.timestep - older.timestep)
-        return newest.output + (newest.output - older.output) * ahead
+        return newest.output + (newest.output - older.output) * self._ahead(older, newest)
+
+    def _ahead(self, older: _Computed, newest: _Computed) -> float:
+        """How far this step lies behind `newest`, in distances between the two."""
+        return (self._timestep - newest.timestep) / (newest.timestep - older.timestep)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
@@ -19,18 +19,21 @@ from PIL import Image
 from core.pipelines.adapter import Adapter, StepWatch, replaced
 from core.pipelines.decoding import Frame, decode_stream, decode_tiled
 from core.pipelines.loading import out_of_memory
+from core.pipelines.step_cache import cached_steps
 from core.pipelines.stock import wan_video_vae
+from core.pipelines.svi_video import SviClips
+from core.pipelines.wan_variants import VariantInputs, stock_arguments
 from core.protocol import Stage
 from core.run import Run
 
 
-class DenoiseInputs(TypedDict):
+class DenoiseInputs(VariantInputs):
     """What `WanVideo.denoise` takes.
 
     Attributes:
         prompt: at most 512 tokens are read.
         negative_prompt: has no effect when cfg_scale is 1.
-        input_image: the first frame, RGB.
+        input_image: the first frame, RGB; None for text-to-video models, which take none.
         end_image: the last frame, RGB, or None.
         input_video: num_frames pictures of exactly (width, height), or None.
         denoising_strength: in (0, 1]; below 1 only with input_video.
@@ -49,7 +52,7 @@ class DenoiseInputs(TypedDict):
 
     prompt: str
     negative_prompt: str
-    input_image: Image.Image
+    input_image: Image.Image | None
     end_image: Image.Image | None
     input_video: list[Image.Image] | None
     denoising_strength: float
@@ -80,9 +83,8 @@ class WanVideo(Adapter):
             OutOfMemory: the device has too little.
         """
         steps = StepWatch(run, self._colours, self._device)
-        arguments: dict[str, Any] = {**given}
-        arguments["switch_DiT_boundary"] = arguments.pop("switch_dit_boundary")
         pipe = self._pipe
+        arguments = stock_arguments(pipe, given)
         with ExitStack() as hooks:
             hooks.enter_context(out_of_memory("making the video"))
             hooks.enter_context(self._cancellable(run))
@@ -91,6 +93,7 @@ class WanVideo(Adapter):
             hooks.enter_context(
                 replaced(pipe.scheduler, "step", steps.watched(pipe.scheduler.step))
             )
+            hooks.enter_context(cached_steps(pipe, run, given.get("step_cache", 0.0)))
             latents: torch.Tensor = pipe(
                 **arguments, progress_bar_cmd=steps.bar, output_type="floatpoint"
             )
@@ -135,11 +138,25 @@ class WanVideo(Adapter):
             for frames in chunks:
                 yield from frames
 
+    def svi(self, run: Run, *, motion_slots: int, inputs: DenoiseInputs) -> SviClips:
+        """What makes one clip after another with this pipeline."""
+        return SviClips(self, run, motion_slots=motion_slots, inputs=inputs)
+
+    @contextmanager
+    def units(self) -> Iterator[tuple[list[Any], list[Any]]]:
+        """The pipeline's units and post-units, to be changed as long as it lasts."""
+        pipe = self._pipe
+        units, post_units = list(pipe.units), list(pipe.post_units)
+        with replaced(pipe, "units", units), replaced(pipe, "post_units", post_units):
+            yield units, post_units
+
     def _blocks(self) -> Iterator[torch.nn.Module]:
         pipe = self._pipe
         for model in (pipe.dit, pipe.dit2, pipe.text_encoder):
             if model is not None:
                 yield from model.blocks
+        if pipe.image_encoder is not None:
+            yield from pipe.image_encoder.model.visual.transformer
         for part in (pipe.vae.model.encoder.downsamples, pipe.vae.model.decoder.upsamples):
             yield from part
 

@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from core.catalog import MODELS
+from core.catalog import MODELS, ModelRef
 from core.errors import InvalidParams, Problem
+from core.lora import LoraPart
+from core.workflows.schema import inlined
 
 HINTS: Final = "x-diffbox"
 SEED_MAX: Final = 2**53 - 1
@@ -95,6 +97,7 @@ def param(
     when: Mapping[str, Any] | None = None,
     derived: bool = False,
     needs: str | None = None,
+    freed_by: str | None = None,
     grid: Grid | None = None,
     **constraints: Any,
 ) -> Any:
@@ -109,15 +112,18 @@ def param(
         widget: how the form draws it; by type when left out.
         labels: what a `Literal`'s values are called.
         when: other parameters and the value they must have for this one to count;
-            the value `True` on a file parameter means "is given".
+            the value `True` means "is given": a file, a switch that is on, a choice other
+            than "none"; a list means any of its values.
         derived: where `when` does not hold, the value follows from those other parameters
             and is shown, but can't be chosen.
         needs: a capability of the model without which this one can't be used.
+        freed_by: a capability of the model with which `when` does not apply.
         grid: the values that the form steps through; a validator has to check them.
         constraints: pydantic's own (`ge`, `le`, `max_length`, …).
     """
     hints: dict[str, Any] = {"tier": tier.value}
-    for key, value in (("unit", unit), ("widget", widget), ("needs", needs)):
+    words = {"unit": unit, "widget": widget, "needs": needs, "freed_by": freed_by}
+    for key, value in words.items():
         if value:
             hints[key] = value
     if labels:
@@ -204,6 +210,12 @@ class Params(BaseModel):
 
     model: str
     seed: int | None
+    preset: str = param(
+        "",
+        tier=Tier.BASIC,
+        help="Settings that belong together. What you set yourself stays.",
+        widget="select",
+    )
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -214,8 +226,13 @@ class Params(BaseModel):
         """
         bases = [base for base in reversed(cls.__mro__) if issubclass(base, Params)]
         declared = [name for base in bases if base is not Params for name in base.__annotations__]
-        order = dict.fromkeys([*cls.leading, *declared, *cls.model_fields])
+        order = dict.fromkeys([*cls.leading, "preset", *declared, *cls.model_fields])
         return tuple(name for name in order if name in cls.model_fields)
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """Pydantic's, with the schemas of inner objects where they are used."""
+        return inlined(super().model_json_schema(*args, **options))
 
     @classmethod
     def layered(cls, defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,6 +244,16 @@ class Params(BaseModel):
         if self.seed is not None:
             return self
         return self.model_copy(update={"seed": secrets.randbelow(2**32)})
+
+    def lora_parts(self) -> tuple[LoraPart, ...]:
+        """All LoRA files that are wanted, with the place of each for messages."""
+        return tuple(
+            part
+            for name, field in type(self).model_fields.items()
+            if hints_of(field).get("widget") == "lora"
+            for index, item in enumerate(getattr(self, name))
+            for part in item.parts(f"{name}[{index}]")
+        )
 
     def file_refs(self) -> dict[str, tuple[str, ...]]:
         """The file parameters that are given, by name; a single file is a tuple of one."""
@@ -248,8 +275,13 @@ class Params(BaseModel):
 P = TypeVar("P", bound=Params)
 
 
-def validate(cls: type[P], values: Mapping[str, Any], *, capabilities: frozenset[str]) -> P:
+def validate(cls: type[P], values: Mapping[str, Any], row: ModelRef) -> P:
     """Params from what a person or a program sent, checked against each other and the model.
+
+    Args:
+        cls: the workflow's.
+        values: by name; those left out have their defaults.
+        row: the model that they are for.
 
     Raises:
         InvalidParams: with one Problem a rejected value.
@@ -258,7 +290,7 @@ def validate(cls: type[P], values: Mapping[str, Any], *, capabilities: frozenset
         params = cls.model_validate(dict(values))
     except ValidationError as error:
         raise _invalid(tuple(_problem(cls, e) for e in error.errors())) from None
-    problems = tuple(_dependency_problems(params, capabilities))
+    problems = tuple(_dependency_problems(params, row))
     if problems:
         raise _invalid(problems)
     return params
@@ -269,20 +301,30 @@ def _invalid(problems: tuple[Problem, ...]) -> InvalidParams:
 
 
 def _problem(cls: type[Params], error: Any) -> Problem:
-    field = str(error["loc"][0]) if error["loc"] else ""
+    field, place = _place(error["loc"])
+    inside = place != field
     if error["type"] == "extra_forbidden":
-        close = get_close_matches(field, cls.model_fields, n=1)
+        close = [] if inside else get_close_matches(field, cls.model_fields, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        return Problem(field=field, message=f"{_short(field)} is not a parameter{hint}")
+        named = place if inside else _short(field)
+        return Problem(field=field, message=f"{named} is not a parameter{hint}")
     if error["type"] == "missing":
-        return Problem(field=field, message=f"{field} is required")
+        return Problem(field=field, message=f"{place} is required")
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return Problem(field=field, message=text if field in text else f"{field}: {text}")
-    if rule := _rule(cls.model_fields.get(field), error["type"], text):
+        return Problem(field=field, message=text if place in text else f"{place}: {text}")
+    rule = "" if inside else _rule(cls.model_fields.get(field), error["type"], text)
+    if rule:
         return Problem(field=field, message=f"{field}={_short(error['input'])} must {rule}")
     text = text[0].lower() + text[1:]
-    return Problem(field=field, message=f"{field}={_short(error['input'])}: {text}")
+    return Problem(field=field, message=f"{place}={_short(error['input'])}: {text}")
+
+
+def _place(loc: tuple[int | str, ...]) -> tuple[str, str]:
+    """The parameter's name, and where in it something is wrong: "lora", "lora[0].high"."""
+    field, *inner = loc or ("",)
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:40]}" for step in inner)
+    return str(field), "".join([str(field), *steps])
 
 
 _WHOLE: Final = frozenset({"int_parsing", "int_parsing_size", "int_from_float", "int_type"})
@@ -296,7 +338,7 @@ def _rule(field: FieldInfo | None, error: str, text: str) -> str:
     """What a number or text must be, with both bounds; "" when pydantic says it better."""
     if field is None:
         return ""
-    if error in {"string_too_long", "string_too_short"}:
+    if error in {"string_too_long", "string_too_short", "too_long", "too_short"}:
         return text.partition("should ")[2]
     if error not in _BOUNDS:
         return ""
@@ -310,23 +352,33 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _dependency_problems(params: Params, capabilities: frozenset[str]) -> Iterator[Problem]:
+def _dependency_problems(params: Params, row: ModelRef) -> Iterator[Problem]:
     for name, field in type(params).model_fields.items():
-        if getattr(params, name) == field.get_default(call_default_factory=True):
+        usual = field.get_default(call_default_factory=True)
+        if getattr(params, name) in (usual, row.defaults.get(name, usual)):
             continue
         hints = hints_of(field)
-        if (needs := hints.get("needs")) and needs not in capabilities:
+        if (needs := hints.get("needs")) and needs not in row.capabilities:
             able = ", ".join(m.id for m in MODELS if needs in m.capabilities) or "none"
             message = f"{name} can't be used with model {params.model!r}; models that can: {able}"
             yield Problem(field=name, message=message)
+            continue
+        if hints.get("derived") or hints.get("freed_by") in row.capabilities:
+            continue
         for other, wanted in hints.get("when", {}).items():
-            if not hints.get("derived") and not _holds(getattr(params, other), wanted):
+            if not holds(getattr(params, other), wanted):
                 yield Problem(field=name, message=f"{name} counts only {_words(other, wanted)}")
 
 
-def _holds(value: object, wanted: object) -> bool:
-    return bool(value) if wanted is True else value == wanted
+def holds(value: object, wanted: object) -> bool:
+    """Whether a parameter's value is what another one's `when` wants of it."""
+    if wanted is True:
+        return bool(value) and value != "none"
+    return value in wanted if isinstance(wanted, list) else value == wanted
 
 
 def _words(other: str, wanted: object) -> str:
-    return f"with {other}" if wanted is True else f"when {other} is {wanted!r}"
+    if wanted is True:
+        return f"with {other}"
+    values = wanted if isinstance(wanted, list) else [wanted]
+    return f"when {other} is {' or '.join(repr(value) for value in values)}"

@@ -12,6 +12,7 @@ from pydantic import field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from core.catalog import AUTO
+from core.workflows.lora_params import WanLoras
 from core.workflows.params import SEED_MAX, FileRef, Grid, Params, Tier, param
 
 BASIC, ADVANCED, EXPERT = Tier.BASIC, Tier.ADVANCED, Tier.EXPERT
@@ -44,8 +45,29 @@ _SIZE_LABELS: Final = {
 }
 
 
+_SAMPLING: Final = (
+    *("negative_prompt", "width", "height", "num_frames", "num_inference_steps", "cfg_scale"),
+    *("sigma_shift", "switch_dit_boundary", "cfg_merge", "step_cache"),
+)
+
+
 class WanParams(Params):
     """Inputs that every Wan workflow has."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
+    @property
+    def vae_tiles(self) -> dict[str, Any]:
+        """How the VAE is tiled, as encoding and decoding take it."""
+        return {name: getattr(self, name) for name in ("tiled", "tile_size", "tile_stride")}
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What `WanVideo.denoise` takes of these, by the same names."""
+        return {name: getattr(self, name) for name in _SAMPLING} | self.vae_tiles
 
     negative_prompt: str = param(
         "",
@@ -85,6 +107,13 @@ class WanParams(Params):
         when={"resolution": "custom"},
         derived=True,
         grid=SIDE,
+    )
+    lora: WanLoras = param(
+        (),
+        tier=BASIC,
+        title="LoRAs",
+        help="Files that change style, motion or speed, each for one expert or for both.",
+        widget="lora",
     )
     model: str = param(
         AUTO, tier=ADVANCED, help="The weights that make the video.", widget="select"
@@ -175,6 +204,24 @@ class WanParams(Params):
         when={"tiled": True},
     )
 
+    cfg_merge: bool = param(
+        False,
+        tier=EXPERT,
+        title="Both sides at once",
+        help="Prompt and negative prompt in one forward of two: more memory, often less time.",
+        needs="cfg_merge",
+    )
+    step_cache: float = param(
+        0.0,
+        tier=EXPERT,
+        title="Step cache",
+        help="Steps whose predicted change stays below this share are not computed: 0.05 is "
+        "careful, 0 is off.",
+        needs="step_cache",
+        ge=0.0,
+        le=1.0,
+    )
+
     @classmethod
     def layered(cls, defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
         """A size that was sent replaces a preset that is only the model's default."""
@@ -224,6 +271,14 @@ class WanParams(Params):
     def _tile(cls, value: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
         if not all(4 <= side <= 256 for side in value):
             raise ValueError(f"{info.field_name}={value}: each side must be from 4 to 256")
+        return value
+
+    @field_validator("cfg_merge")
+    @classmethod
+    def _two_sides(cls, value: bool, info: ValidationInfo) -> bool:
+        # DiffSynth would double the latents, and go on with both.
+        if value and info.data.get("cfg_scale") == 1:
+            raise ValueError("cfg_merge=True needs cfg_scale above 1: at 1 there is only one side")
         return value
 
     @field_validator("tile_stride")

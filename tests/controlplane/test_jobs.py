@@ -23,6 +23,7 @@ from core.protocol import Completed, Event, Job, JobStatus, Progress, Stage
 from core.queue import Claim, Queue
 from core.workflows import register
 from tests.support.backends import new_job
+from tests.support.loras import no_loras
 from tests.support.valkey import RULES, Valkey, module_valkey, queue, valkey  # noqa: F401
 from tests.support.wait import wait_until_async
 from tests.support.workflows import ALL, Noop
@@ -33,7 +34,8 @@ for path in ALL.split(","):
 
 def make_jobs(backend: ValkeyBackend, folder: Path) -> Jobs:
     uploads = Uploads(folder / "uploads", image_max_bytes=1_000_000, video_max_bytes=1_000_000)
-    return Jobs(backend=backend, store=JobStore(folder / "jobs.json"), uploads=uploads)
+    store = JobStore(folder / "jobs.json")
+    return Jobs(backend=backend, store=store, uploads=uploads, loras=no_loras(folder))
 
 
 @contextlib.asynccontextmanager

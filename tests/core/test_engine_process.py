@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,17 @@ import pytest
 
 from core.engine_process import EngineDied, EngineProcess, Verdict
 from core.errors import ConfigError
-from core.protocol import Cancelled, Completed, Failed, Job, Progress, TerminalEvent
+from core.protocol import (
+    Cancelled,
+    Clip,
+    Completed,
+    Event,
+    Failed,
+    Job,
+    Plan,
+    Progress,
+    TerminalEvent,
+)
 from tests.support import engine, workflows
 from tests.support.wait import wait_until
 
@@ -52,7 +62,7 @@ def run(
 def test_a_ready_child_tells_what_it_can_do(process: EngineProcess) -> None:
     state = process.wait_ready()
     assert state.device == engine.DEVICE
-    assert state.models == ("wan-demo",)
+    assert "wan-demo" in state.models
 
 
 def test_two_jobs_share_one_child(process: EngineProcess) -> None:
@@ -131,6 +141,61 @@ def test_a_cancel_from_another_thread_after_the_child_died_leaves_run_its_end(
 
     assert isinstance(process.run(job, on_event=die_then_cancel, beat=go, beat_s=1), Cancelled)
     assert isinstance(run(process, "noop"), Completed)
+
+
+def clips_job(**params: Any) -> Job:
+    """Three clips of the prompt "a"."""
+    plan = Plan(prompts=("a",), num_clips=3)
+    settled = {"model": "fake", "seed": 1, "steps": 2, **params}
+    return Job(workflow="clips", params=settled, attempt=1, plan=plan)
+
+
+def changed(rev: int, **update: Any) -> Plan:
+    return Plan(prompts=("a", f"rev {rev}"), num_clips=3, rev=rev).model_copy(update=update)
+
+
+def test_a_steered_job_makes_the_clips_of_its_newest_plan(process: EngineProcess) -> None:
+    job = clips_job(seconds=0.2)
+    made: list[str] = []
+
+    def steer_after_the_first(event: Event) -> Verdict:
+        if isinstance(event, Clip):
+            made.append(event.prompt)
+            if event.index == 0:
+                for rev in (2, 1):
+                    steerer = threading.Thread(target=process.steer, args=(job.id, changed(rev)))
+                    steerer.start()
+                    steerer.join()
+        return "go"
+
+    done = process.run(job, on_event=steer_after_the_first, beat=go, beat_s=1)
+    assert isinstance(done, Completed)
+    assert made in (["a", "rev 2", "rev 2"], ["a", "a", "rev 2"])
+
+
+def test_a_plan_is_forgotten_with_its_job_and_never_another_jobs(process: EngineProcess) -> None:
+    first = clips_job()
+
+    def finish_it(_: Event) -> Verdict:
+        assert process.steer(first.id, changed(1, finish=True))
+        assert not process.steer("another", changed(1, finish=True))
+        return "go"
+
+    def clips_of(job: Job, on_event: Callable[[Event], Verdict]) -> int:
+        seen: list[Event] = []
+
+        def keep(event: Event) -> Verdict:
+            seen.append(event)
+            return on_event(event)
+
+        assert isinstance(process.run(job, on_event=keep, beat=go, beat_s=1), Completed)
+        return sum(isinstance(event, Clip) for event in seen)
+
+    assert not process.steer(first.id, changed(1, finish=True))
+    assert clips_of(first, finish_it) < 3
+    again = first.model_copy(update={"id": "again"})
+    assert clips_of(again, go) == 3
+    assert not process.steer(first.id, changed(2))
 
 
 def test_a_lost_job_has_no_terminal_event(process: EngineProcess) -> None:

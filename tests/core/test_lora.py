@@ -346,6 +346,13 @@ def test_files_of_the_catalog_are_found_in_three_places(shelf: Shelf, folder: st
     assert shelf.use(ref.id).path.samefile(path)
 
 
+def test_without_its_base_model_the_model_is_what_is_missing(tmp_path: Path) -> None:
+    write_header(tmp_path / "models/lora/a.safetensors", peft(WAN))
+    part = LoraPart(place="lora[0].high", expert="high", name="a.safetensors", strength=1.0)
+    with pytest.raises(ModelMissing, match="Wan 2.2 I2V A14B is not complete"):
+        LoraShelf(folders(tmp_path)).uses(A14B, "i2v", [part])
+
+
 def test_the_low_expert_of_a_model_with_one_is_refused(shelf: Shelf) -> None:
     shelf.base("Wan-AI/Wan2.1-I2V-14B-480P", WAN)
     name = shelf.put("a.safetensors", peft(WAN))

@@ -79,7 +79,14 @@ class Place:
 
 
 def new_job(workflow: type[Workflow[Any]], lane: Lane = "normal", **params: Any) -> Job:
-    return Job(workflow=workflow.id, params={"model": "fake", "seed": 1, **params}, lane=lane)
+    recipe = workflow()
+    settled = recipe.parse({"model": "fake", "seed": 1, **params})
+    return Job(
+        workflow=workflow.id,
+        params={"model": "fake", "seed": 1, **params},
+        lane=lane,
+        plan=recipe.plan(settled),
+    )
 
 
 def own_env(folder: Path) -> dict[str, str]:

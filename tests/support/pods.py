@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from core.protocol import Event, Job, Lane, WorkerState
+from core.protocol import Event, Lane, WorkerState
 from core.queue import Queue
 from core.workflows.base import Workflow
 from tests.support import engine, workflows
+from tests.support.backends import new_job
 from tests.support.processes import marked, new_mark
 from tests.support.valkey import LEASE_S, RULES, Valkey
 from tests.support.wait import wait_until
@@ -114,7 +115,7 @@ def submit(
     queue: Queue, workflow: type[Workflow[Any]], lane: Lane = "normal", **params: Any
 ) -> str:
     """Put a job in and give its id."""
-    job = Job(workflow=workflow.id, params={"model": "fake", "seed": 1, **params}, lane=lane)
+    job = new_job(workflow, lane, **params)
     queue.enqueue(job)
     return job.id
 

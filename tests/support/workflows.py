@@ -11,16 +11,24 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from core.catalog import AUTO, ModelRef
-from core.errors import DeliveryFailed, JobCancelled, OutOfMemory, StorageFailed
-from core.protocol import Stage
+from core.clips import ClipPlace, ClipShape, StoredClip, place
+from core.errors import (
+    DeliveryFailed,
+    InvalidParams,
+    JobCancelled,
+    OutOfMemory,
+    Problem,
+    StorageFailed,
+)
+from core.protocol import Plan, Stage
 from core.run import Run
 from core.workflows.base import Workflow
-from core.workflows.params import FileRef, Params, Tier, param
+from core.workflows.params import ClipRef, FileRef, Params, Tier, clip_of, param
 
 
 class NothingParams(Params):
@@ -148,8 +156,85 @@ class GilHolder(_Fake):
         run.step(1)
 
 
+class ClipsParams(NothingParams):
+    """What a workflow of clips has: prompts, how many, where it begins, what all share."""
+
+    prompts: tuple[str, ...] = param(("a",), tier=Tier.BASIC, help="One a clip.", widget="texts")
+    num_clips: int = param(3, tier=Tier.BASIC, help="How many.", ge=1, le=1000)
+    endless: bool = param(False, tier=Tier.BASIC, help="Goes on until it is told to finish.")
+    size: int = param(32, tier=Tier.BASIC, help="The same for all clips of a video.")
+    go_on_from: ClipRef | None = param(None, tier=Tier.BASIC, help="A clip.", widget="clip")
+
+
+class Clips(Workflow[ClipsParams]):
+    """Makes clip after clip, `seconds` each in `steps`, as the plan wants them; keeps them.
+
+    A clip's file is INIT and then its prompt. With a folder as `prompt`, clip i is not done before
+    there is a file i in it.
+    """
+
+    id = "clips"
+    title = "Clips"
+    summary = "Can be steered."
+    params: ClassVar[type[Params]] = ClipsParams
+    models = _Fake.models
+
+    def plan(self, params: ClipsParams) -> Plan:
+        """One clip a prompt."""
+        return Plan(
+            prompts=params.prompts,
+            num_clips=None if params.endless else params.num_clips,
+            first=clip_of(params.go_on_from)[1] + 1 if params.go_on_from else 0,
+        )
+
+    def planned(self, plan: Plan) -> dict[str, Any]:
+        """The other way round."""
+        found: dict[str, Any] = {"prompts": plan.prompts, "endless": plan.num_clips is None}
+        return found if plan.num_clips is None else {**found, "num_clips": plan.num_clips}
+
+    def check_continuation(self, params: ClipsParams, source: ClipsParams) -> None:
+        """All clips have one size."""
+        if params.size != source.size:
+            message = f"size={params.size} must be {source.size}, as of the clips before"
+            raise InvalidParams(message, problems=(Problem(field="size", message=message),))
+
+    def run(self, params: ClipsParams, run: Run) -> None:
+        """Find what is there, go on as long as the plan wants more."""
+        clips: list[StoredClip] = []
+        if params.go_on_from:
+            clips += run.clips.kept(*clip_of(params.go_on_from), field="go_on_from")
+        clips += run.clips.made(clips[-1] if clips else None, {})
+        for clip in clips:
+            run.tell_clip(clip)
+        while (plan := run.plan()) and plan.wants(index := len(clips)):
+            run.begin_clip(index)
+            prompt = plan.prompt(index)
+            self._wait(params, run, index)
+            at = place(clips[-1] if clips else None, prompt=prompt, seed=index, settings={})
+            clips.append(self._store(run, at))
+            run.tell_clip(clips[-1])
+        frames = (np.full((32, 32, 3), 20 * i, np.uint8) for i in range(5))
+        run.save_video(frames, size=(32, 32), frames_total=5, fps=8, crf=30)
+
+    def _wait(self, params: ClipsParams, run: Run, index: int) -> None:
+        run.enter(Stage.DENOISING, params.steps)
+        while params.prompt and not (Path(params.prompt) / str(index)).exists():
+            run.check()
+            threading.Event().wait(0.02)
+        for done in range(1, params.steps + 1):
+            threading.Event().wait(params.seconds / params.steps)
+            run.step(done)
+
+    def _store(self, run: Run, at: ClipPlace) -> StoredClip:
+        with run.clips.new_file(at, "mp4") as file:
+            file.path.write_bytes(b"INIT" + at.prompt.encode())
+            segment = file.commit()
+        shape = ClipShape(size=(32, 32), fps=8, frames=4, init_bytes=4)
+        return run.clips.add(at, shape, segment, latents=Path.touch, pixels={})
+
+
 ALL = ",".join(
     f"tests.support.workflows:{cls.__name__}"
-    for cls in (Noop, Sleeper, Raiser, Crasher, Deaf, GilHolder)
+    for cls in (Noop, Sleeper, Raiser, Crasher, Deaf, GilHolder, Clips)
 )
 """Value for DIFFBOX_WORKFLOWS."""

@@ -132,3 +132,23 @@ def test_an_unknown_path_of_the_api_is_404_in_json(api: Served) -> None:
     for method in ("GET", "POST", "DELETE"):
         answer = api.http.request(method, "/api/nothing/here")
         assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "able"),
+    [
+        ("wan-demo", {"tea_cache_l1_thresh": 0.1}, ("wan2.1-i2v-14b-480p", "wan-demo-2.1")),
+        ("wan-demo", {"camera_direction": "left"}, ("wan2.2-fun-a14b-control-camera",)),
+        ("wan-demo", {"motion_bucket_id": 5}, ("wan2.1-t2v-1.3b-speed", "wan-demo-speed")),
+        ("wan-demo-2.1", {"step_cache": 0.1}, ("wan2.2-i2v-a14b", "wan-demo")),
+    ],
+)
+def test_what_the_model_cant_use_is_422_and_names_the_models_that_can(
+    api: Served, model: str, given: dict[str, Any], able: tuple[str, ...]
+) -> None:
+    raw = {"prompt": "x", "input_image": "https://example.org/a.png", "model": model, **given}
+    answer = api.http.post("/api/workflows/i2v", json=raw)
+    assert answer.status_code == 422
+    [(field, message)] = problems(answer).items()
+    assert field in given
+    assert set(able) <= set(message.partition("models that can: ")[2].split(", "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -11,13 +12,22 @@ import pytest
 from controlplane.backends.base import Backend
 from controlplane.backends.valkey import ValkeyBackend
 from core.errors import QueueFull
-from core.protocol import Completed, Failed, Progress, Started, WorkerState
+from core.protocol import (
+    Clip,
+    Completed,
+    Failed,
+    Plan,
+    Progress,
+    Started,
+    Steered,
+    WorkerState,
+)
 from core.queue import Queue
 from tests.support.backends import Place, Recorder, memory_backend, new_job
 from tests.support.pods import Pods, state
 from tests.support.valkey import RULES, Valkey, module_valkey  # noqa: F401
 from tests.support.wait import wait_until_async
-from tests.support.workflows import Crasher, Deaf, Noop, Raiser, Sleeper
+from tests.support.workflows import Clips, Crasher, Deaf, Noop, Raiser, Sleeper
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +226,7 @@ async def test_a_worker_says_what_it_is_busy_with(place: Place) -> None:
         return [worker for worker in place.backend.workers() if worker.job_id == job_id]
 
     [worker] = await wait_until_async(busy)
-    assert worker.state == "busy" and worker.models == ("wan-demo",)
+    assert worker.state == "busy" and "wan-demo" in worker.models
     await place.backend.cancel(job_id)
     await place.ended(job_id)
 
@@ -242,3 +252,66 @@ async def test_a_submitted_job_is_known_as_it_was_submitted(place: Place) -> Non
     known = await place.backend.job(job.id)
     assert known and known.model_copy(update={"attempt": 0}) == job
     assert await place.backend.job("nobody") is None
+
+
+PLAN = Plan(prompts=("a", "b"), num_clips=2, rev=1)
+
+
+async def test_a_waiting_job_begins_with_the_plan_that_it_was_given(place: Place) -> None:
+    first = await place.submit(Sleeper, "high", seconds=60, steps=600)
+    await place.until(first, "started")
+    job_id = await place.submit(Clips)
+    assert await place.backend.steer(job_id, PLAN, 0) == "steered"
+    known = await place.backend.job(job_id)
+    assert known and known.plan == PLAN
+    await place.backend.cancel(first)
+    events = await place.ended(job_id)
+    assert [event.prompt for event in events if isinstance(event, Clip)] == ["a", "b"]
+    assert place.recorder.types(job_id)[:3] == ["queued", "steered", "started"]
+
+
+async def test_a_running_job_goes_on_with_the_plan_that_it_is_given(
+    place: Place, tmp_path: Path
+) -> None:
+    job_id = await place.submit(Clips, endless=True, prompt=str(tmp_path))
+    await place.until(job_id, "progress")
+    plan = PLAN.model_copy(update={"num_clips": 100})
+    assert await place.backend.steer(job_id, plan, 0) == "steered"
+    for index in range(100):
+        (tmp_path / str(index)).touch()
+    events = await place.ended(job_id)
+    assert isinstance(events[-1], Completed)
+    assert [event.plan for event in events if isinstance(event, Steered)] == [plan]
+    clips = [event.prompt for event in events if isinstance(event, Clip)]
+    assert len(clips) == 100 and clips[0] == "a" and clips[-1] == "b"
+
+
+async def test_of_two_who_steer_at_once_one_is_told_that_he_knows_an_old_plan(
+    place: Place,
+) -> None:
+    first = await place.submit(Sleeper, seconds=60, steps=600)
+    await place.until(first, "started")
+    job_id = await place.submit(Clips, "low")
+    other = PLAN.model_copy(update={"prompts": ("x",)})
+    replies = await asyncio.gather(
+        place.backend.steer(job_id, PLAN, 0), place.backend.steer(job_id, other, 0)
+    )
+    assert sorted(replies) == ["stale", "steered"]
+    known = await place.backend.job(job_id)
+    assert known and known.plan == (PLAN if replies[0] == "steered" else other)
+    for waiting in (job_id, first):
+        await place.backend.cancel(waiting)
+    await place.ended(first)
+
+
+async def test_what_cannot_be_steered_says_why(place: Place) -> None:
+    job_id = await place.submit(Clips)
+    await place.ended(job_id)
+    assert await place.backend.steer(job_id, PLAN, 0) == "completed"
+    assert await place.backend.steer("nobody", PLAN, 0) == "missing"
+    running = await place.submit(Sleeper, seconds=60, steps=600)
+    await place.until(running, "started")
+    assert await place.backend.steer(running, PLAN, 0) == "stale"
+    await place.backend.cancel(running)
+    await place.ended(running)
+    assert await place.backend.steer(running, PLAN, 0) == "cancelled"
