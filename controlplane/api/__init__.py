@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from controlplane.api import files, health, jobs, workflows
+from controlplane.api import clips, files, health, jobs, workflows
 from controlplane.api.errors import add_error_handlers, not_found
 from controlplane.services import Services
 
@@ -14,7 +14,7 @@ __all__ = ["add_error_handlers", "api_router"]
 def api_router(services: Services) -> APIRouter:
     """All routes below /api, and /outputs."""
     router = APIRouter()
-    for part in (workflows, jobs, files, health):
+    for part in (workflows, jobs, clips, files, health):
         router.include_router(part.router(services))
     # Last: without it, unknown paths of the API would get NiceGUI's page.
     router.add_api_route(

@@ -16,6 +16,7 @@ from controlplane.api.errors import WrongMediaType, errors
 from controlplane.records import OUTPUTS
 from controlplane.services import Services
 from controlplane.uploads import TooLarge
+from core.clips import FOLDER
 from core.errors import NotFound
 
 _OUTPUT: Final = OUTPUTS + "{job_id}/{attempt}/{filename}"
@@ -86,7 +87,7 @@ def router(services: Services) -> APIRouter:
         job_id: str, attempt: str, filename: str, request: Request, download: bool = False
     ) -> Response:
         """An output; with ?download=1 as a file to save."""
-        path = _inside(outputs_dir, job_id, attempt, filename)
+        path = inside(outputs_dir, job_id, attempt, filename)
         media_type = _INLINE.get(path.suffix.lower())
         saved = filename if download or media_type is None else None
         return _file(path, request, media_type=media_type, saved_as=saved)
@@ -106,14 +107,16 @@ _BINARY_BODY: Final = {
 }
 
 
-def _inside(root: Path, *parts: str) -> Path:
-    """A finished file below the folder, symlinks followed.
+def inside(root: Path, *parts: str) -> Path:
+    """A finished output below the folder, symlinks followed.
 
     Raises:
-        NotFound: not there, not a file, or not below the folder.
+        NotFound: not there, not a file, not below the folder, or what a worker keeps for itself.
     """
     missing = NotFound("there is no such output")
     if any(part.startswith(".") or "\0" in part for part in parts):
+        raise missing
+    if FOLDER in parts and not parts[-1].endswith(".mp4"):
         raise missing
     path = root.joinpath(*parts).resolve()
     if not path.is_relative_to(root.resolve()) or not path.is_file():

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from controlplane.api.errors import BadRequest, WrongMediaType, errors
+from controlplane.records import JobRecord
 from controlplane.services import Services
 from core.catalog import ModelRef
 from core.errors import InvalidParams
@@ -111,13 +112,17 @@ def router(services: Services) -> APIRouter:
 def _submit(services: Services, recipe: Workflow[Any]) -> Callable[..., Awaitable[Response]]:
     async def submit(request: Request, lane: Lane = "normal") -> Response:
         raw = await json_object(request)
-        record = await services.jobs.submit(recipe.id, raw, lane)
-        url = f"/api/jobs/{record.id}"
-        body = {"job_id": record.id, "status": record.status, "url": url, "params": record.params}
-        # Serialized here, not by response_model: this is the path whose time counts.
-        return Response(orjson.dumps(body), 202, {"location": url}, media_type="application/json")
+        return submitted(await services.jobs.submit(recipe.id, raw, lane))
 
     return submit
+
+
+def submitted(record: JobRecord) -> Response:
+    """The answer for a queued job, as `Submitted` has it."""
+    url = f"/api/jobs/{record.id}"
+    body = {"job_id": record.id, "status": record.status, "url": url, "params": record.params}
+    # Serialized here, not by response_model: this is the path whose time counts.
+    return Response(orjson.dumps(body), 202, {"location": url}, media_type="application/json")
 
 
 async def json_object(request: Request) -> dict[str, Any]:

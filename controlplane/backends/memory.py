@@ -149,7 +149,7 @@ class MemoryBackend:
             self._end(job_id, Cancelled(job_id=job_id))
 
     async def steer(self, job_id: str, plan: Plan, expected_rev: int) -> SteerReply:
-        """Change the plan of a job; the engine of a running one has it by the next event or beat."""
+        """Change the plan of a job; a running one has it by the next event or beat."""
         with self._change:
             entry = self._entries.get(job_id)
             if entry is None:

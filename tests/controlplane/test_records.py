@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from controlplane.records import JobRecord, absolute, apply, new_record, shown
+from controlplane.records import (
+    JobRecord,
+    absolute,
+    apply,
+    new_record,
+    shown,
+    stored_record,
+    to_store,
+)
 from core.protocol import (
     Artifact,
     Cancelled,
@@ -16,11 +24,13 @@ from core.protocol import (
     Failed,
     Job,
     JobStatus,
+    Plan,
     Progress,
     Queued,
     Requeued,
     Stage,
     Started,
+    Steered,
 )
 
 VIDEO = Artifact(
@@ -65,11 +75,45 @@ def test_a_requeued_job_waits_again_without_progress() -> None:
     assert record.progress.fraction == 0 and record.preview is None
 
 
-def test_a_new_attempt_forgets_the_clips_of_the_last_one() -> None:
-    clip = Clip(job_id="j", index=0, clips=2, artifact=VIDEO)
-    assert len(after(STARTED, clip).artifacts) == 1
+def clip(index: int, name: str = "", prompt: str = "p") -> Clip:
+    """A clip, in another file for another `name`."""
+    artifact = VIDEO.model_copy(update={"url": f"job/clips/{index}{name}.mp4"})
+    return Clip(job_id="j", index=index, clips=3, artifact=artifact, prompt=prompt, init_bytes=9)
+
+
+def test_clips_are_no_outputs_but_can_be_watched() -> None:
+    record = after(STARTED, clip(0), clip(1))
+    assert record.artifacts == ()
+    assert [c.artifact.url for c in record.clips] == [
+        "/outputs/job/clips/0.mp4", "/outputs/job/clips/1.mp4",
+    ]  # fmt: skip
+
+
+def test_clips_outlive_their_worker() -> None:
     again = STARTED.model_copy(update={"attempt": 2})
-    assert after(STARTED, clip, Requeued(job_id="j", reason=""), again).artifacts == ()
+    record = after(STARTED, clip(0), clip(1), Requeued(job_id="j", reason=""), again)
+    assert [c.index for c in record.clips] == [0, 1]
+    told_again = after(STARTED, clip(0), clip(1), clip(0))
+    assert [c.index for c in told_again.clips] == [0, 1]
+
+
+def test_a_clip_that_is_made_again_replaces_all_after_it() -> None:
+    record = after(STARTED, clip(0), clip(1), clip(2), clip(1, "new"))
+    assert len(record.clips) == 2
+    assert record.clips[1].artifact.url.endswith("1new.mp4")
+
+
+def test_the_store_keeps_a_prompt_once() -> None:
+    record = after(STARTED, clip(0), clip(1), clip(2, prompt="q"))
+    raw = to_store(record)
+    assert [c.get("prompt") for c in raw["clips"]] == ["p", None, "q"]
+    assert [c.prompt for c in stored_record(raw).clips] == ["p", "p", "q"]
+
+
+def test_an_older_plan_does_not_replace_a_newer_one() -> None:
+    plans = [Plan(prompts=(str(rev),), num_clips=1, rev=rev) for rev in (1, 2)]
+    told = [Steered(job_id="j", plan=plan) for plan in (plans[1], plans[0])]
+    assert after(STARTED, *told).plan == plans[1]
 
 
 def test_a_completed_job_has_its_outputs_and_no_preview() -> None:
