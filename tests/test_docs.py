@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from core.catalog import LORAS, PRESETS
 from core.workflows import WORKFLOWS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -41,7 +42,8 @@ def test_every_workflow_is_in_the_readme(workflow: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md", "docs/loras.md"],
 )
 def test_links_between_our_files_lead_somewhere(page: str) -> None:
     path = ROOT / page
@@ -62,3 +64,12 @@ def test_the_version_is_the_changelogs_newest_or_unreleased() -> None:
     newest = re.search(r"^## \[(.+?)\]", changelog, re.M)
     assert newest
     assert newest[1] in ("Unreleased", version[1])
+
+
+def test_every_lora_and_preset_is_in_its_document() -> None:
+    text = (ROOT / "docs/loras.md").read_text(encoding="utf-8")
+    for ref in LORAS:
+        files = [file for file in ref.files if not ref.demo]
+        assert all(f"`{file.repo}`" in text for file in files)
+    for preset in PRESETS:
+        assert f"`{preset.id}`" in text

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from core.config import CoreConfig
-from core.lora import LoraShelf
+from core.errors import DiffboxError
+from core.lora import Expert, LoraPart, LoraShelf, LoraUse
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+A14B = "wan2.2-i2v-a14b"
+QWEN = {
+    "transformer_blocks.0.attn.to_q": (3072, 3072),
+    "transformer_blocks.0.attn.to_out.0": (3072, 3072),
+    "transformer_blocks.0.attn.add_k_proj": (3072, 3072),
+    "transformer_blocks.0.img_mlp.net.0.proj": (12288, 3072),
+    "transformer_blocks.0.txt_mod.1": (18432, 3072),
+}
+"""(out, in) of some linear modules of Qwen Image."""
 WAN_BRANCHES = (
     *(f"{kind}_attn.{part}" for kind in ("self", "cross") for part in "qkvo"),
     "ffn.0",
@@ -95,3 +108,41 @@ def unet(context: int, names: Iterable[str] = ("to_k", "to_v")) -> dict[str, tup
         for block in (4, 5, 7, 8)
         for name in names
     }
+
+
+WAN = wan_linears(5120, 13824, 4)
+
+
+class Shelf:
+    """A folder with base models of a few blocks and with LoRA files."""
+
+    def __init__(self, root: Path) -> None:
+        self.models = root / "models"
+        self.shelf = LoraShelf(folders(root))
+        for expert in ("high", "low"):
+            self.base(f"Wan-AI/Wan2.2-I2V-A14B/{expert}_noise_model", WAN)
+        self.base("Qwen/Qwen-Image-Edit-2511/transformer", QWEN)
+
+    def base(self, folder: str, linears: Shapes) -> None:
+        """A base model's file."""
+        path = self.models / "base" / folder / "diffusion_pytorch_model.safetensors"
+        write_header(path, {**as_weights(linears), "blocks.0.norm3.weight": (5120,)})
+
+    def put(self, name: str, shapes: Shapes, **metadata: str) -> str:
+        """A LoRA file; gives its name."""
+        write_header(self.models / "lora" / name, shapes, metadata)
+        return name
+
+    def use(self, name: str, model: str = A14B, expert: Expert = "high") -> LoraUse:
+        """The file on a model."""
+        part = LoraPart(place="lora[0].high", expert=expert, name=name, strength=1.0)
+        (use,) = self.shelf.uses(model, "i2v", [part])
+        return use
+
+
+def refused(shelf: Shelf, name: str, **options: Any) -> DiffboxError:
+    """Why a LoRA does not go on."""
+    with pytest.raises(DiffboxError) as caught:
+        shelf.use(name, **options)
+    assert caught.value.problems[0].field == "lora"
+    return caught.value
