@@ -20,7 +20,7 @@ _DEST: Final = "param_"
 _METAVARS: Final = {"integer": "N", "number": "X", "pair": "N", "string": "TEXT", "list": "TEXT"}
 _LORA: Final = (
     "Each is an id, or a file below the lora folder; on models with two experts "
-    "high=FILE,low=FILE,high_strength=X,low_strength=X, on others FILE:STRENGTH."
+    "high=FILE,low=FILE,high_strength=X,low_strength=X, on others FILE:STRENGTH. Known ids: "
 )
 _TITLES: Final = {
     Tier.BASIC: "parameters",
@@ -70,13 +70,13 @@ def _add(
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         return
     options["metavar"] = _METAVARS[field.type]
-    if field.choices:
+    if field.widget == "lora":
+        options["metavar"] = "LORA"
+    elif field.choices:
         values = [choice.value for choice in field.choices if choice.value]
         options["metavar"] = "{" + ",".join(values) + "}"
     elif field.widget in FILE_KINDS:
         options["metavar"] = "FILE"
-    elif field.widget == "lora":
-        options["metavar"] = "LORA"
     if repeats:
         group.add_argument(flag, action="append", **options)
     elif field.type == "pair":
@@ -86,7 +86,9 @@ def _add(
 
 
 def _help(field: Field, workflow: Workflow[Any]) -> str:
-    words = [field.help, *([_LORA] if field.widget == "lora" else [])]
+    words = [field.help]
+    if field.widget == "lora":
+        words.append(_LORA + ", ".join(choice.value for choice in field.choices) + ".")
     if field.required:
         words.append("Required.")
     facts = [fact for fact in (_span(field), _default(field, workflow)) if fact]

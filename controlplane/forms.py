@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
-from core.catalog import AUTO, ModelRef, Preset
+from core.catalog import AUTO, LORAS, ModelRef, Preset
 from core.errors import InvalidParams, Problem
 from core.workflows.base import Workflow
 from core.workflows.params import HINTS, Tier, Widget, holds
@@ -117,7 +117,7 @@ def form_of(workflow: Workflow[Any], ready: Collection[str]) -> Form:
         for name in workflow.params.names()
         if name != PRESET or presets_for(workflow.id)
     )
-    texts = [field.name for field in fields if field.widget in {"textarea", "text"}]
+    texts = [field.name for field in fields if field.widget in {"textarea", "text", "texts"}]
     return Form(
         workflow=workflow.id,
         title=workflow.title,
@@ -181,6 +181,8 @@ def _field(
         choices = tuple(_model_choices(workflow, ready))
     if name == PRESET:
         choices = tuple(_preset_choices(workflow))
+    if hints.get("widget") == "lora":
+        choices = tuple(_lora_choices(workflow))
     minimum, maximum, step = _range(kind, hints, value_type)
     return Field(
         name=name,
@@ -242,6 +244,14 @@ def _preset_choices(workflow: Workflow[Any]) -> Iterator[Choice]:
     yield Choice(value="", label="None")
     for preset in presets_for(workflow.id):
         yield Choice(value=preset.id, label=preset.title)
+
+
+def _lora_choices(workflow: Workflow[Any]) -> Iterator[Choice]:
+    """Those of the catalog; a file's path is a value as well."""
+    families = {row.family for row in workflow.models}
+    for ref in LORAS:
+        if ref.family in families:
+            yield Choice(value=ref.id, label=ref.title)
 
 
 def _range(

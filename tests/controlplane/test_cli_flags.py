@@ -147,6 +147,8 @@ def test_a_lora_repeats_its_flag_and_stays_text() -> None:
 
     values = given(parser.parse_args(flags), i2v, lambda name, path: "")
 
+    assert "--lora LORA" in parser.format_help()
+    assert "wan2.2-lightning-seko" in "".join(parser.format_help().split())
     assert values == {"lora": ["high=a.safetensors", "wan-demo-style:0.5"], "preset": "x"}
 
 

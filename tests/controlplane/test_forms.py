@@ -240,6 +240,13 @@ def test_a_preset_for_another_model_is_a_problem_and_changes_nothing() -> None:
     assert view.fields["num_inference_steps"].default == 8
 
 
+def test_the_catalogs_loras_of_the_family_are_choices() -> None:
+    choices = {choice.value for choice in field("lora").choices}
+
+    assert {"wan2.2-lightning", "wan-demo-style"} <= choices
+    assert "qwen-demo-style" not in choices
+
+
 def test_a_lora_that_is_wrong_is_a_problem_at_its_field() -> None:
     view = view_of(I2V, {"lora": [{"high": "a.safetensors"}, {"high": "x.ckpt"}]}, ())
 

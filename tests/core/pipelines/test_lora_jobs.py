@@ -75,6 +75,24 @@ def test_a_preset_puts_its_pair_on(box: Box) -> None:
     assert {row["name"] for row in told["loras"]} == {"wan-demo-lightning"}
 
 
+def test_svi_puts_its_own_pair_on_and_the_next_job_is_without(box: Box) -> None:
+    before = poster(made(box))
+    recipe = workflow("svi")
+    small = {"width": 64, "height": 64, "num_frames": 9, "num_inference_steps": 2, "seed": 7}
+    raw = {"prompts": ["a boat"], "input_image": box.upload(spots()), "num_clips": 1, **small}
+    params = recipe.parse(raw)
+    job = Job(workflow="svi", params=params.model_dump(mode="json"), plan=recipe.plan(params))
+    done = box.engine.run(job, lambda _: None, lambda: False)
+    assert isinstance(done, Completed), done
+    told = read_embedded(box.config.outputs_dir / done.artifacts[0].url)
+    assert told
+    assert [(row["name"], row["expert"]) for row in told["loras"]] == [
+        ("wan-demo-svi", "high"),
+        ("wan-demo-svi", "low"),
+    ]
+    assert np.array_equal(poster(made(box)), before)
+
+
 def test_a_picture_tells_its_loras_too(box: Box) -> None:
     raw = {"edit_images": [box.upload(spots())], "lora": ["qwen-demo-style:0.5"]}
     plain, styled = box.pixels(edit_images=raw["edit_images"]), box.pixels(**raw)
