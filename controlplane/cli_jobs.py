@@ -7,18 +7,23 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from controlplane import cli
+from controlplane import cli, cli_clips
 from controlplane.cli_progress import Interrupt, ProgressLine, clock
 from controlplane.cli_remote import Server, add_server_flags, server_of
+from controlplane.forms import form_of
 from controlplane.records import JobRecord
 from core.config import Env
+from core.errors import UnknownWorkflow
 from core.protocol import JobStatus
+from core.workflows import workflow
 
 _TITLE_WIDTH = 50
 
 
 def main(command: str, argv: Sequence[str]) -> int:
     """Do what was asked; 1 when the job that was shown or watched failed."""
+    if argv and argv[0] in cli_clips.ACTIONS:
+        return cli_clips.main(argv[0], argv[1:])
     parser = _parser(command)
     args = parser.parse_args(argv)
     if args.action != "list" and not args.id:
@@ -41,10 +46,13 @@ def main(command: str, argv: Sequence[str]) -> int:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
+    more = [f"  {name:<9} {text}" for name, text in cli_clips.ACTIONS.items()]
     parser = argparse.ArgumentParser(
         prog=f"diffbox {command}",
         allow_abbrev=False,
         description="Jobs of a running diffbox. Ctrl-C ends watching, not the job.",
+        epilog="\n".join(["for jobs that make clips:", *more]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "action", nargs="?", choices=("list", "show", "cancel", "watch"), default="list"
@@ -76,7 +84,7 @@ def _list(server: Server, args: argparse.Namespace) -> int:
 
 def row(record: JobRecord) -> str:
     """One line of the list: id, status, how far or how long, workflow, title."""
-    title = " ".join(str(record.params.get("prompt", "")).split())
+    title = " ".join(_headline(record).split())
     if len(title) > _TITLE_WIDTH:
         title = title[: _TITLE_WIDTH - 1] + "…"
     state = record.status.value
@@ -95,6 +103,16 @@ def described(record: JobRecord, url: str) -> str:
     lines += [f"  {url}{made.url}" for made in record.artifacts]
     lines += [f"  {name}={value!r}" for name, value in record.params.items()]
     return "\n".join(lines)
+
+
+def _headline(record: JobRecord) -> str:
+    """The text that names a job, or the first one of a list of texts."""
+    try:
+        name = form_of(workflow(record.workflow), ()).headline
+    except UnknownWorkflow:  # the server has one that was not named here
+        name = "prompt"
+    value = record.params.get(name, "")
+    return str(value[0] if isinstance(value, list) and value else value)
 
 
 def _took(record: JobRecord) -> str:
