@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -153,6 +154,7 @@ def test_two_are_more_than_one(wan: WanVideo, watched: Watched) -> None:
 
 def test_no_strength_is_none(wan: WanVideo, watched: Watched, plain: torch.Tensor) -> None:
     assert torch.equal(latents(wan, watched, ("wan-demo-svi", 0.0)), plain)
+    assert not getattr(wan._pipe.dit.blocks[0].self_attn.q, "lora_A_weights", [])  # costs nothing
     assert torch.equal(
         latents(wan, watched, SVI, ("wan-demo-lightning", 0.0)), latents(wan, watched, SVI)
     )
@@ -223,6 +225,17 @@ def test_after_a_file_that_breaks_off(
             wan.use_loras(found, watched.run)
     finally:
         path.write_bytes(whole)
+    now = wan.denoise(watched.run, **arguments(num_inference_steps=2))
+    assert torch.equal(now, plain)
+
+
+def test_after_a_model_that_is_not_built_as_its_files_said(
+    wan: WanVideo, watched: Watched, plain: torch.Tensor, config: CoreConfig
+) -> None:
+    high, low = uses(config, SVI)
+    odd = {**low.pairs, "blocks.99.ffn.0": low.pairs["blocks.0.ffn.0"]}
+    with pytest.raises(RuntimeError, match="no linear modules blocks.99.ffn.0"):
+        wan.use_loras((high, replace(low, pairs=odd)), watched.run)
     now = wan.denoise(watched.run, **arguments(num_inference_steps=2))
     assert torch.equal(now, plain)
 
