@@ -372,5 +372,5 @@ def _check_family(row: ModelRef, part: LoraPart, keys: Keys) -> None:
 
 
 def _percent(share: float) -> str:
-    """Rounded down, so that 89.9 % is not told as 90 %."""
-    return f"{int(share * 100)}%"
+    """Rounded down, so that 89.9 % is not told as 90 %; but 0.29 is 29 %, whatever floats say."""
+    return f"{int(share * 100 + 1e-9)}%"
