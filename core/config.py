@@ -10,20 +10,38 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, Literal, TypedDict, cast, get_args
 
 from core.errors import ConfigError
+
+VramSetting = Literal["auto", "full", "offload", "fp8", "disk"]
+Attention = Literal["auto", "flash", "sage", "sdpa"]
+
+_POLICIES: Final = get_args(VramSetting)
+_ATTENTIONS: Final = get_args(Attention)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoreConfig:
-    """The three folders. They are made on first use, not here."""
+    """The three folders, made on first use, not here; and how models are kept and computed."""
 
     data_dir: Path
     models_dir: Path
     outputs_dir: Path
     workflows: tuple[str, ...] = ()
     """Further Workflow classes, "package.module:Class" each (DIFFBOX_WORKFLOWS, by commas)."""
+
+    vram_policy: VramSetting = "auto"
+    """Where weights wait while they are not needed (DIFFBOX_VRAM_POLICY)."""
+    attention: Attention = "auto"
+    """What attention is computed with (DIFFBOX_ATTENTION)."""
+    compile: bool = False
+    """Whether the models' blocks are compiled (DIFFBOX_COMPILE)."""
+
+    @property
+    def compiled_dir(self) -> Path:
+        """What was compiled, kept for the next process."""
+        return self.data_dir / "compiled"
 
     @property
     def uploads_dir(self) -> Path:
@@ -95,6 +113,9 @@ class CoreFields(TypedDict):
     models_dir: Path
     outputs_dir: Path
     workflows: tuple[str, ...]
+    vram_policy: VramSetting
+    attention: Attention
+    compile: bool
 
 
 def core_fields(env: Env) -> CoreFields:
@@ -105,4 +126,7 @@ def core_fields(env: Env) -> CoreFields:
         "models_dir": env.path("DIFFBOX_MODELS_DIR", "models"),
         "outputs_dir": env.path("DIFFBOX_OUTPUTS_DIR", "outputs"),
         "workflows": tuple(path for item in listed if (path := item.strip())),
+        "vram_policy": cast("VramSetting", env.choice("DIFFBOX_VRAM_POLICY", "auto", _POLICIES)),
+        "attention": cast("Attention", env.choice("DIFFBOX_ATTENTION", "auto", _ATTENTIONS)),
+        "compile": env.flag("DIFFBOX_COMPILE", False),
     }

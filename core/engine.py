@@ -1,4 +1,4 @@
-"""Engine: owns the device, holds one loaded pipeline, runs one job at a time.
+"""Engine: owns the device, keeps loaded pipelines warm, runs one job at a time.
 
     run(job) = read params → Run → workflow.run → completed | failed | cancelled
 
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 from core import catalog
 from core.config import CoreConfig
 from core.controlnets import ControlnetShelf
 from core.errors import DiffboxError, JobCancelled
 from core.fetch import Inputs
-from core.lora import LoraShelf, LoraUse
+from core.lora import LoraShelf
 from core.progress import ProgressMeter, tail_share
 from core.protocol import (
     Cancelled,
@@ -34,29 +34,14 @@ from core.protocol import (
 )
 from core.run import Run
 from core.storage import LocalStorage
+from core.warm import LoadedPipeline, WarmPipelines
 from core.workflows import workflow
 from core.workflows.base import PipelineSpec
 
 log = logging.getLogger(__name__)
 
 FATAL_CODES: Final = frozenset({"internal", "out_of_memory"})
-"""After these the pipeline is dropped: what it holds may be broken or fill the device."""
-
-
-class LoadedPipeline(Protocol):
-    """What an adapter in core.pipelines offers the engine; its workflows know the rest."""
-
-    provenance: dict[str, Any]
-    """Models (revisions, file hashes) and versions, for the metadata of outputs."""
-
-    def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
-        """Have exactly these LoRAs on it."""
-
-    def release(self) -> None:
-        """Drop the weights and give the memory back."""
-
-    def recover(self) -> None:
-        """Bring the pipeline back to rest after an exception in the middle of a run."""
+"""After these all pipelines are dropped: what they hold may be broken or fill the device."""
 
 
 class Engine:
@@ -67,6 +52,8 @@ class Engine:
         config: the three folders.
         device: what it runs on, for the workers' list.
         versions: what is installed, for the same.
+        fits: whether the pipeline for a spec has room beside those that are loaded; without it
+            there is one at a time.
     """
 
     def __init__(
@@ -76,15 +63,15 @@ class Engine:
         config: CoreConfig,
         device: Device,
         versions: dict[str, str],
+        fits: Callable[[PipelineSpec], bool] = lambda _: False,
     ) -> None:
-        self._load = load
+        self._warm = WarmPipelines(load, fits)
         self._config = config
         self._device = device
         self._versions = versions
         self._storage = LocalStorage(config.outputs_dir)
         self._loras = LoraShelf(config)
         self._controlnets = ControlnetShelf(config)
-        self._loaded: tuple[PipelineSpec, LoadedPipeline] | None = None
         self._tail_shares: dict[str, float] = {}
 
     def state(self) -> EngineState:
@@ -111,16 +98,14 @@ class Engine:
         end = self._attempt(job, emit, cancelled, steered)
         # Only here: while an exception is handled, its frames hold the pipeline and its tensors.
         if isinstance(end, Failed):
-            self._recover(drop=end.code in FATAL_CODES)
+            self._warm.recover(drop=end.code in FATAL_CODES)
         elif isinstance(end, Cancelled):
-            self._recover()
+            self._warm.recover(drop=False)
         return end
 
     def close(self) -> None:
-        """Drop the loaded pipeline."""
-        if self._loaded:
-            self._loaded[1].release()
-            self._loaded = None
+        """Drop all pipelines."""
+        self._warm.close()
 
     def _attempt(
         self,
@@ -145,7 +130,8 @@ class Engine:
         except Exception as error:
             log.exception("job %s failed", job.id)
             return failed(job.id, error)
-        metrics = {**self._metrics(job, meter, time.monotonic() - started), **run.metrics}
+        used = self._warm.measured() if run.provenance else {}
+        metrics = {**self._metrics(job, meter, time.monotonic() - started), **used, **run.metrics}
         return Completed(job_id=job.id, artifacts=tuple(run.artifacts), metrics=metrics)
 
     def _new_run(
@@ -161,33 +147,13 @@ class Engine:
             emit=emit,
             cancelled=cancelled,
             steered=steered,
-            load=self._pipeline,
+            load=self._warm.get,
             inputs=Inputs(self._config),
             storage=self._storage,
             meter=meter,
             loras=self._loras,
             controlnets=self._controlnets,
         )
-
-    def _pipeline(self, spec: PipelineSpec, run: Run) -> LoadedPipeline:
-        """The loaded pipeline when the spec is the same, else a new one in its place."""
-        if self._loaded and self._loaded[0] == spec:
-            return self._loaded[1]
-        self.close()
-        pipeline = self._load(spec, run)
-        self._loaded = (spec, pipeline)
-        return pipeline
-
-    def _recover(self, *, drop: bool = False) -> None:
-        if not self._loaded:
-            return
-        try:
-            self._loaded[1].recover()
-        except Exception:
-            log.exception("the pipeline did not recover and is dropped")
-            drop = True
-        if drop:
-            self.close()
 
     def _meter(self, job: Job) -> ProgressMeter:
         share = self._tail_shares.get(job.workflow)

@@ -120,9 +120,7 @@ def _read_header(path: Path, head: bytes, read: Any, size: int) -> bytes:
     return raw
 
 
-def _parse_header(
-    path: Path, raw: bytes
-) -> tuple[dict[str, tuple[int, ...]], dict[str, str], int]:
+def _parse_header(path: Path, raw: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, str], int]:
     """Shapes by name, the metadata, and where the last tensor ends behind the header."""
     try:
         rows = json.loads(raw)

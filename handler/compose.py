@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from core.engine import Engine
-from core.pipelines import build, imports, versions
+from core.pipelines import build, fits, imports, versions
 from core.pipelines.device import cpu_threads, detect
 from core.workflows import register
 from handler.config import from_env
@@ -37,4 +37,5 @@ def build_engine() -> Engine:
         config=config,
         device=device,
         versions=versions(),
+        fits=partial(fits, config=config, device=device),
     )

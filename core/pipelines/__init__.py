@@ -16,10 +16,11 @@ import torch
 from core import catalog, weights
 from core.catalog import Family, ModelRef
 from core.config import CoreConfig
-from core.pipelines import demo, imports
+from core.pipelines import attention, demo, imports
 from core.pipelines.adapter import Adapter
 from core.pipelines.device import dtype_for
 from core.pipelines.loading import load_wan
+from core.pipelines.placement import fits
 from core.pipelines.preview import measured_colours, wan21_colours
 from core.pipelines.stock import wan_video_dit
 from core.pipelines.wan_video import WanVideo
@@ -27,7 +28,7 @@ from core.protocol import Device
 from core.run import Run
 from core.workflows.base import PipelineSpec
 
-__all__ = ["build", "versions"]
+__all__ = ["build", "fits", "versions"]
 
 
 def build(spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device) -> Adapter:
@@ -43,33 +44,36 @@ def build(spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device) -
 
 
 def _wan_video(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> WanVideo:
-    pipe = load_wan(row, run, models_dir=config.models_dir, device=device)
+    attention.choose(config.attention, wan_video_dit)
+    loaded = load_wan(row, run, config=config, device=device)
     dtype = dtype_for(device)
 
     def encode(picture: torch.Tensor) -> torch.Tensor:
         video = picture[:, None].to(device.kind, dtype)
-        latents: torch.Tensor = pipe.vae.encode([video], device=device.kind)[0]
+        latents: torch.Tensor = loaded.pipe.vae.encode([video], device=device.kind)[0]
         return latents
 
     return WanVideo(
-        pipe,
+        loaded,
         colours=measured_colours(encode) if row.demo else wan21_colours(),
         device=device,
-        provenance=_provenance(row, config, device, _attention(), demo.RECIPE),
+        provenance=_provenance(row, config, device, attention.name_of(wan_video_dit), demo.RECIPE),
     )
 
 
 def _qwen_image(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> Adapter:
     imports.warm()
     # Only now, because it imports large parts of transformers, which Wan does without.
-    from core.pipelines import demo_qwen, loading_qwen, qwen_image  # noqa: PLC0415
+    from core.pipelines import demo_qwen, loading_qwen, qwen_image, stock_qwen  # noqa: PLC0415
 
-    loaded = loading_qwen.load_qwen(row, run, models_dir=config.models_dir, device=device)
+    attention.choose(config.attention, stock_qwen.qwen_image_dit)
+    loaded = loading_qwen.load_qwen(row, run, config=config, device=device)
+    name = attention.name_of(stock_qwen.qwen_image_dit)
     return qwen_image.QwenImage(
         loaded,
         colours=qwen_image.colours(loaded, row),
         device=device,
-        provenance=_provenance(row, config, device, qwen_image.attention(), demo_qwen.RECIPE),
+        provenance=_provenance(row, config, device, name, demo_qwen.RECIPE),
     )
 
 
@@ -104,15 +108,3 @@ def versions() -> dict[str, str]:
         "transformers": version("transformers"),
         "python": platform.python_version(),
     }
-
-
-def _attention() -> str:
-    """Which implementation DiffSynth's Wan model takes, in its order."""
-    for flag, name in (
-        ("FLASH_ATTN_3_AVAILABLE", "flash_attention_3"),
-        ("FLASH_ATTN_2_AVAILABLE", "flash_attention_2"),
-        ("SAGE_ATTN_AVAILABLE", "sage_attention"),
-    ):
-        if getattr(wan_video_dit, flag, False):
-            return name
-    return "torch_sdpa"

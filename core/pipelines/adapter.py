@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from core.lora import LoraUse
-from core.pipelines.loading import out_of_memory
+from core.pipelines.device import peak_memory
+from core.pipelines.loading import Loaded, out_of_memory
 from core.pipelines.lora import HotLoras
+from core.pipelines.placement import GIB
 from core.pipelines.preview import LatentColours, data_uri
 from core.protocol import Device, Stage
 from core.run import Run
@@ -26,25 +28,31 @@ class Adapter(ABC):
     """A loaded DiffSynth pipeline. One job at a time: the stock pipelines are not re-entrant.
 
     Args:
-        pipe: DiffSynth's pipeline.
+        loaded: DiffSynth's pipeline, and how it is kept.
         colours: latents to preview colours.
         device: what it computes on.
         provenance: models and versions, for the metadata of outputs.
     """
 
     def __init__(
-        self, pipe: Any, *, colours: LatentColours, device: Device, provenance: dict[str, Any]
+        self, loaded: Loaded, *, colours: LatentColours, device: Device, provenance: dict[str, Any]
     ) -> None:
-        self.provenance = provenance
-        self._pipe = pipe
+        self.provenance = {**provenance, "placement": loaded.placement.name}
+        self._pipe = loaded.pipe
+        self._placement = loaded.placement
         self._colours = colours
         self._device = device
-        self._loras = HotLoras(pipe)
+        self._loras = HotLoras(loaded.pipe)
 
     def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
         """Have exactly these LoRAs on it; see HotLoras.use."""
         with out_of_memory("putting LoRAs on"):
             self._loras.use(uses, run)
+
+    def measured(self) -> dict[str, Any]:
+        """How it is kept, and the memory that was taken at most since the last call."""
+        facts = {name: self.provenance[name] for name in ("placement", "attention", "dtype")}
+        return {**facts, "peak_memory_gib": round(peak_memory(self._device) / GIB, 2)}
 
     def recover(self) -> None:
         """Bring everything to rest after an exception in the middle of a call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from core.protocol import Device
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROCESS = Path("/proc/self")
 
 
 def detect() -> Device:
@@ -24,6 +26,27 @@ def detect() -> Device:
         )
     total, free = host_memory()
     return Device(kind="cpu", name=_processor(), memory_total_bytes=total, memory_free_bytes=free)
+
+
+def free_memory(device: Device) -> int:
+    """Bytes that are free on the device now; what torch holds back counts as free."""
+    if device.kind == "cpu":
+        return host_memory()[1]
+    free, _ = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+
+
+def peak_memory(device: Device) -> int:
+    """Most bytes that were taken since the last call: of the GPU, or by this process."""
+    if device.kind == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+    lines = _text(_PROCESS / "status").splitlines()
+    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    with contextlib.suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")  # resets VmHWM (man 5 proc)
+    return peak
 
 
 def dtype_for(device: Device) -> torch.dtype:

@@ -1,6 +1,6 @@
 """From a catalog row to a WanVideoPipeline: which files, where they are kept, and what went wrong.
 
-    locate ──> check headers ──> VRAM policy ──> from_pretrained, one file set at a time
+    locate ──> check headers ──> placement ──> from_pretrained, one file set at a time
 
 Nothing is ever downloaded here. High stands before low: DiffSynth takes the first as `dit` and the
 second as `dit2`, and could not tell them apart.
@@ -12,74 +12,39 @@ import contextlib
 import gc
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 
 from core import weights
-from core.catalog import ModelRef, WeightFile, locate
+from core.catalog import ModelRef, Role, WeightFile, locate
+from core.config import CoreConfig
 from core.errors import ModelMissing, OutOfMemory
 from core.pipelines import demo_wan, imports
 from core.pipelines.device import dtype_for, host_memory
+from core.pipelines.placement import Placement, choose
 from core.pipelines.stock import ModelConfig, WanVideoPipeline, check_hooks
 from core.protocol import Device, Stage
 from core.run import Run
 
 log = logging.getLogger(__name__)
 
-_GIB: Final = 1024**3
-_WORKING_GIB: Final = 14
-"""Kept free on the GPU for activations when everything else stays on it."""
-_HOST_SPARE_GIB: Final = 8
-_VRAM_SPARE_GIB: Final = 2
+FOLDERS: Final[frozenset[Role]] = frozenset({"tokenizer", "processor"})
+"""Roles whose files are read as one folder, by transformers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VramPolicy:
-    """Where weights wait while they are not needed; `vram_limit_gib` is for the offloading ones."""
+class Loaded:
+    """DiffSynth's pipeline, and how it and whatever is put beside it are kept."""
 
-    name: Literal["resident", "cpu_offload", "disk_offload"]
-    vram_limit_gib: float | None = None
-
-    def fields(self, dtype: torch.dtype) -> dict[str, Any]:
-        """For DiffSynth's ModelConfig; VRAM management is on once both offloads are set."""
-        if self.name == "resident":
-            return {}
-        waiting: dict[str, Any] = {"offload_dtype": dtype, "offload_device": "cpu"}
-        if self.name == "disk_offload":
-            waiting = {"offload_dtype": "disk", "offload_device": "disk"}
-        return {
-            **waiting,
-            "onload_dtype": dtype,
-            "onload_device": "cpu",
-            "preparing_dtype": dtype,
-            "preparing_device": "cuda",
-            "computation_dtype": dtype,
-            "computation_device": "cuda",
-        }
+    pipe: Any
+    placement: Placement
 
 
-def vram_policy(device: Device, *, weights_bytes: int, host_free_bytes: int) -> VramPolicy:
-    """Keep all on the GPU if it fits, else wait in host memory, else on disk.
-
-    Args:
-        device: what computes.
-        weights_bytes: all weights in the dtype they are kept in.
-        host_free_bytes: memory of the machine that is free now.
-    """
-    total = device.memory_total_bytes
-    if device.kind == "cpu" or total >= weights_bytes + _WORKING_GIB * _GIB:
-        return VramPolicy(name="resident")
-    limit = max(1.0, total / _GIB - _VRAM_SPARE_GIB)
-    if host_free_bytes >= weights_bytes + _HOST_SPARE_GIB * _GIB:
-        return VramPolicy(name="cpu_offload", vram_limit_gib=limit)
-    return VramPolicy(name="disk_offload", vram_limit_gib=limit)
-
-
-def load_wan(row: ModelRef, run: Run, *, models_dir: Path, device: Device) -> Any:
+def load_wan(row: ModelRef, run: Run, *, config: CoreConfig, device: Device) -> Loaded:
     """A WanVideoPipeline with the row's weights, on the device.
 
     Raises:
@@ -88,41 +53,78 @@ def load_wan(row: ModelRef, run: Run, *, models_dir: Path, device: Device) -> An
         JobCancelled: between two files.
     """
     check_hooks()
-    files = [file for file in row.files if file.role != "tokenizer"]
-    run.enter(Stage.LOADING, 2 * len(files))
     imports.warm()
     if row.demo:
-        demo_wan.ensure(models_dir, row.id)
+        demo_wan.ensure(config.models_dir, row.id)
         demo_wan.register()
+    given = prepared(row, run, config=config, device=device)
+    with printed_to_log(), out_of_memory("loading " + row.title), unknown_files(row.title):
+        pipe = WanVideoPipeline.from_pretrained(**given.arguments, redirect_common_files=False)
+    check_roles(
+        row,
+        {
+            "high": pipe.dit,
+            "low": pipe.dit2,
+            "text_encoder": pipe.text_encoder,
+            "vae": pipe.vae,
+            "image_encoder": pipe.image_encoder,
+            "motion_controller": pipe.motion_controller,
+            "tokenizer": pipe.tokenizer,
+        },
+    )
+    return Loaded(pipe=pipe, placement=given.placement)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What `from_pretrained` of a family takes, and the placement that it follows from."""
+
+    arguments: dict[str, Any]
+    placement: Placement
+
+
+def prepared(row: ModelRef, run: Run, *, config: CoreConfig, device: Device) -> Prepared:
+    """Find and check the files of a row, and decide where they are kept; the run is told.
+
+    Raises:
+        ModelMissing: files are not here, or damaged; the message names them.
+        JobCancelled: between two files.
+    """
+    models_dir = config.models_dir
+    files = [file for file in row.files if file.role not in FOLDERS]
+    run.enter(Stage.LOADING, 2 * len(files))
     if error := weights.missing(row, models_dir):
         raise error
     dtype = dtype_for(device)
     paths = {file: locate(file, models_dir) for file in files}
-    parameters = checked(paths, run)
-    policy = vram_policy(
-        device, weights_bytes=parameters * dtype.itemsize, host_free_bytes=host_memory()[1]
+    placement = choose(
+        config.vram_policy,
+        device,
+        weights_bytes=_checked(paths, run) * dtype.itemsize,
+        host_free_bytes=host_memory()[1],
     )
-    log.info("loading %s as %s, %s", row.id, dtype, policy)
-    fields = policy.fields(dtype)
-    models = [
-        LocalModel.of(paths[file], fields, step_of(run, len(files) + index))
-        for index, file in enumerate(files)
-    ]
-    folder = _tokenizer_folder(row, models_dir)
-    with printed_to_log(), out_of_memory("loading " + row.title), unknown_files(row.title):
-        pipe = WanVideoPipeline.from_pretrained(
-            torch_dtype=dtype,
-            device=device.kind,
-            model_configs=models,
-            tokenizer_config=LocalModel.of([folder], {}, step_of(run, 2 * len(files))),
-            redirect_common_files=False,
-            vram_limit=policy.vram_limit_gib,
+    log.info("loading %s as %s, %s", row.id, dtype, placement)
+    folders = {
+        f"{file.role}_config": LocalModel.of(
+            [locate(file, models_dir)[0].parent], {}, step_of(run, 2 * len(files))
         )
-    _check_roles(pipe, row)
-    return pipe
+        for file in row.files
+        if file.role in FOLDERS
+    }
+    arguments = {
+        "torch_dtype": dtype,
+        "device": device.kind,
+        "model_configs": [
+            LocalModel.of(paths[file], placement.fields(dtype), step_of(run, len(files) + index))
+            for index, file in enumerate(files)
+        ],
+        "vram_limit": placement.vram_limit_gib,
+        **folders,
+    }
+    return Prepared(arguments=arguments, placement=placement)
 
 
-def checked(paths: dict[WeightFile, tuple[Path, ...]], run: Run) -> int:
+def _checked(paths: dict[WeightFile, tuple[Path, ...]], run: Run) -> int:
     """Parameters in all files; raises for the first one that is not whole."""
     parameters = 0
     for done, shards in enumerate(paths.values(), start=1):
@@ -131,17 +133,12 @@ def checked(paths: dict[WeightFile, tuple[Path, ...]], run: Run) -> int:
     return parameters
 
 
-def _check_roles(pipe: Any, row: ModelRef) -> None:
-    """Each file was recognised as what the catalog says it is."""
-    found = {
-        "high": pipe.dit,
-        "low": pipe.dit2,
-        "text_encoder": pipe.text_encoder,
-        "vae": pipe.vae,
-        "image_encoder": pipe.image_encoder,
-        "motion_controller": pipe.motion_controller,
-        "tokenizer": pipe.tokenizer,
-    }
+def check_roles(row: ModelRef, found: Mapping[Role, Any]) -> None:
+    """Each file was recognised as what the catalog says it is.
+
+    Raises:
+        ModelMissing: one was not.
+    """
     absent = [file for file in row.files if found[file.role] is None]
     if absent:
         names = "; ".join(f"{file.repo}: {file.pattern} ({file.role})" for file in absent)
@@ -157,11 +154,6 @@ def unknown_files(title: str) -> Iterator[None]:
         if "Cannot detect the model type" not in str(error):
             raise
         raise ModelMissing(f"a file of {title} holds no known model. {error}") from error
-
-
-def _tokenizer_folder(row: ModelRef, models_dir: Path) -> Path:
-    file = next(file for file in row.files if file.role == "tokenizer")
-    return locate(file, models_dir)[0].parent
 
 
 def step_of(run: Run, done: int) -> Callable[[], None]:

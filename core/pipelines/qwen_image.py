@@ -19,11 +19,11 @@ from PIL import Image
 from core.catalog import ModelRef
 from core.controlnets import ControlnetHint, ControlnetUse
 from core.pipelines.adapter import Adapter, StepWatch, replaced
-from core.pipelines.loading import out_of_memory
-from core.pipelines.loading_qwen import LoadedQwen, load_controlnet
+from core.pipelines.loading import Loaded, out_of_memory
+from core.pipelines.loading_qwen import load_controlnet
 from core.pipelines.preview import LatentColours, measured_colours, wan21_colours
 from core.pipelines.stock import FlowMatchScheduler
-from core.pipelines.stock_qwen import ControlNetInput, qwen_image_dit
+from core.pipelines.stock_qwen import ControlNetInput
 from core.protocol import Device, Stage
 from core.run import Run
 
@@ -84,14 +84,13 @@ class QwenImage(Adapter):
 
     def __init__(
         self,
-        loaded: LoadedQwen,
+        loaded: Loaded,
         *,
         colours: LatentColours,
         device: Device,
         provenance: dict[str, Any],
     ) -> None:
-        super().__init__(loaded.pipe, colours=colours, device=device, provenance=provenance)
-        self._policy = loaded.policy
+        super().__init__(loaded, colours=colours, device=device, provenance=provenance)
         self._bare = loaded.pipe.blockwise_controlnet
         self._controlnet: ControlnetUse | None = None
 
@@ -106,7 +105,7 @@ class QwenImage(Adapter):
             self._drop_controlnet()
         if use is not None and self._controlnet is None:
             run.enter(Stage.LOADING, 1)
-            loaded = LoadedQwen(pipe=self._pipe, policy=self._policy)
+            loaded = Loaded(pipe=self._pipe, placement=self._placement)
             self._pipe.blockwise_controlnet = load_controlnet(loaded, use)
             self._controlnet = use
             run.step(1)
@@ -180,7 +179,7 @@ class QwenImage(Adapter):
         yield from pipe.vae.decoder.up_blocks
 
 
-def colours(loaded: LoadedQwen, row: ModelRef) -> LatentColours:
+def colours(loaded: Loaded, row: ModelRef) -> LatentColours:
     """Latents to preview colours for a row's VAE."""
     if not row.demo:
         return wan21_colours()
@@ -191,11 +190,6 @@ def colours(loaded: LoadedQwen, row: ModelRef) -> LatentColours:
         return latents[0]
 
     return measured_colours(encode)
-
-
-def attention() -> str:
-    """Which implementation DiffSynth's Qwen Image model takes."""
-    return "flash_attention_3" if qwen_image_dit.FLASH_ATTN_3_AVAILABLE else "torch_sdpa"
 
 
 def _as_stock(hint: ControlnetHint) -> Any:

@@ -25,7 +25,13 @@ PLAN = Plan(prompts=("a", "b"), num_clips=3)
 
 
 def flags(**given: Any) -> argparse.Namespace:
-    usual = {"append": [], "change": [], "drop": [], "num_clips": None, "finish": False}
+    usual: dict[str, Any] = {
+        "append": [],
+        "change": [],
+        "drop": [],
+        "num_clips": None,
+        "finish": False,
+    }
     return argparse.Namespace(**{**usual, **given})
 
 

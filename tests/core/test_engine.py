@@ -34,6 +34,9 @@ class FakePipeline:
     def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
         assert not uses
 
+    def measured(self) -> dict[str, Any]:
+        return {"peak_memory_gib": 1.5}
+
     def release(self) -> None:
         self.released += 1
 
@@ -102,6 +105,7 @@ def test_a_completed_job_tells_its_outputs_and_times(engine: Engine, tmp_path: P
     assert poster.media_type == "image/webp"
     assert all((tmp_path / "outputs" / a.url).exists() for a in done.artifacts)
     assert set(done.metrics["stages_s"]) == {"decoding", "saving"}
+    assert done.metrics["peak_memory_gib"] == 1.5
 
 
 def test_an_error_becomes_its_failed_event_and_the_pipeline_recovers(

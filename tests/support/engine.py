@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from core.config import CoreConfig, Env, core_fields
-from core.engine import Engine, LoadedPipeline
+from core.engine import Engine
 from core.errors import ModelMissing
 from core.protocol import Device
 from core.run import Run
+from core.warm import LoadedPipeline
 from core.workflows import register
 from core.workflows.base import PipelineSpec
 

@@ -1,4 +1,4 @@
-"""Loading: where weights are kept, what is missing or damaged, cancel between files."""
+"""Loading: what is missing or damaged, progress, and cancel between files."""
 
 from __future__ import annotations
 
@@ -9,66 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from core import catalog
 from core.config import CoreConfig
 from core.errors import ConfigError, JobCancelled, ModelMissing
 from core.pipelines import demo, stock
 from core.pipelines.device import detect
-from core.pipelines.loading import VramPolicy, load_wan, vram_policy
-from core.protocol import Device, Stage
+from core.pipelines.loading import load_wan
+from core.protocol import Stage
 from tests.core.pipelines.demo_runs import Watched, folders
-
-GIB = 1024**3
-WAN22_BYTES = 69_000_000_000
-"""Two experts of 14.3 B parameters, a text encoder of 5.7 B, a VAE, in bfloat16."""
-
-
-def gpu(gib: float) -> Device:
-    return Device(
-        kind="cuda", name="gpu", memory_total_bytes=int(gib * GIB), memory_free_bytes=int(gib * GIB)
-    )
-
-
-@pytest.mark.parametrize(
-    ("gpu_gib", "host_gib", "expected"),
-    [
-        (139.7, 128, VramPolicy(name="resident")),
-        (79.1, 128, VramPolicy(name="resident")),
-        (47.5, 128, VramPolicy(name="cpu_offload", vram_limit_gib=45.5)),
-        (23.6, 80, VramPolicy(name="cpu_offload", vram_limit_gib=21.6)),
-        (23.6, 64, VramPolicy(name="disk_offload", vram_limit_gib=21.6)),
-    ],
-)
-def test_weights_wait_where_there_is_room(
-    gpu_gib: float, host_gib: int, expected: VramPolicy
-) -> None:
-    found = vram_policy(gpu(gpu_gib), weights_bytes=WAN22_BYTES, host_free_bytes=host_gib * GIB)
-    assert (found.name, found.vram_limit_gib) == (
-        expected.name,
-        expected.vram_limit_gib and pytest.approx(expected.vram_limit_gib),
-    )
-
-
-def test_processor_and_small_models_need_no_vram_management() -> None:
-    cpu = replace_kind(gpu(8))
-    assert vram_policy(cpu, weights_bytes=WAN22_BYTES, host_free_bytes=0).name == "resident"
-    assert vram_policy(gpu(16), weights_bytes=GIB, host_free_bytes=0).name == "resident"
-    assert VramPolicy(name="resident").fields(torch.bfloat16) == {}
-
-
-def replace_kind(device: Device) -> Device:
-    return device.model_copy(update={"kind": "cpu"})
-
-
-@pytest.mark.parametrize("name", ["cpu_offload", "disk_offload"])
-def test_offloading_turns_diffsynths_vram_management_on(name: Any) -> None:
-    fields = VramPolicy(name=name, vram_limit_gib=20).fields(torch.bfloat16)
-    assert fields["offload_device"] == name.removesuffix("_offload")
-    assert fields["offload_dtype"] is not None
-    assert (fields["computation_device"], fields["preparing_device"]) == ("cuda", "cuda")
-
 
 REAL = replace(catalog.model("wan-demo"), id="real", title="Real weights", demo=False)
 
@@ -82,7 +31,7 @@ def copied(config: CoreConfig, wan: object, tmp_path: Path) -> CoreConfig:
 
 
 def load(config: CoreConfig, watched: Watched) -> Any:
-    return load_wan(REAL, watched.run, models_dir=config.models_dir, device=detect())
+    return load_wan(REAL, watched.run, config=config, device=detect()).pipe
 
 
 def test_missing_file_is_named_with_where_it_was_looked_for(copied: CoreConfig) -> None:

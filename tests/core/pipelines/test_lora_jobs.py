@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from core.config import CoreConfig
-from core.engine import Engine, LoadedPipeline
+from core.engine import Engine
 from core.lora import LoraUse
 from core.media.embed import read_embedded
 from core.protocol import Completed, Failed, Job, TerminalEvent
 from core.run import Run
+from core.warm import LoadedPipeline
 from core.workflows import workflow
 from core.workflows.base import PipelineSpec
 from tests.core.pipelines.qwen_runs import Box, spots
@@ -123,6 +124,9 @@ class Kept:
     def use_loras(self, uses: Any, run: Run) -> None:
         self.loras = [use.name for use in uses]
         assert all(isinstance(use, LoraUse) for use in uses)
+
+    def measured(self) -> dict[str, Any]:
+        return {}
 
     def release(self) -> None: ...
 

@@ -14,10 +14,11 @@ from safetensors.numpy import save
 
 from core import media
 from core.config import CoreConfig
-from core.engine import Engine, LoadedPipeline
+from core.engine import Engine
 from core.media.masks import feathered
 from core.protocol import Cancelled, Completed, Failed, Progress, Stage
 from core.run import Run
+from core.warm import LoadedPipeline
 from core.workflows.base import PipelineSpec
 from tests.core.pipelines.qwen_runs import Box, left_half, spots
 from tests.support.engine import DEVICE

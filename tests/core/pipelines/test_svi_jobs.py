@@ -166,8 +166,7 @@ def test_clips_are_appended_and_dropped(studio: Studio) -> None:
 
 
 def test_an_endless_job_finishes_after_the_clip_in_the_making(studio: Studio) -> None:
-    raw = {"infinite_mode": True, "num_clips": 10}
-    job = studio.job(**raw)
+    job = studio.job(infinite_mode=True, num_clips=10)
     assert job.plan is not None
     told = job.plan.model_copy(update={"finish": True, "rev": 1})
 
@@ -223,9 +222,12 @@ def test_what_can_not_be_gone_on_from_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = undisturbed[0]
-    raw = {k: v.format(id=source.id) if isinstance(v, str) else v for k, v in how.items()}
+    raw: dict[str, Any] = {
+        name: value.format(id=source.id) if isinstance(value, str) else value
+        for name, value in how.items()
+    }
     job = studio.job(**raw)
-    monkeypatch.setattr(studio.engine, "_pipeline", None)
+    monkeypatch.setattr(studio.engine, "_warm", None)
     end = studio.run(job)
     assert isinstance(end, Failed)
     assert (end.code, end.field) == ("invalid_params", "continue_from")
@@ -245,9 +247,9 @@ def test_after_svi_plain_image_to_video_is_what_it_was(wan: WanVideo, studio: St
         return studio.frames(end).tobytes()
 
     before = clip()
-    loaded = studio.engine._loaded
+    loaded = list(studio.engine._warm._loaded.values())
     studio.made(studio.job(prompts=["a cat walks"], num_clips=1))
-    assert studio.engine._loaded == loaded
+    assert list(studio.engine._warm._loaded.values()) == loaded
     assert clip() == before
 
 
