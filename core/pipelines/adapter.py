@@ -10,11 +10,12 @@ import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from core.lora import LoraUse
+from core.pipelines.caches import cache_units
 from core.pipelines.device import peak_memory
 from core.pipelines.loading import Loaded, out_of_memory
 from core.pipelines.lora import HotLoras
@@ -34,6 +35,9 @@ class Adapter(ABC):
         provenance: models and versions, for the metadata of outputs.
     """
 
+    cached: ClassVar[tuple[type, ...]] = ()
+    """Classes of the stock pipeline's units whose results are kept."""
+
     def __init__(
         self, loaded: Loaded, *, colours: LatentColours, device: Device, provenance: dict[str, Any]
     ) -> None:
@@ -43,6 +47,7 @@ class Adapter(ABC):
         self._colours = colours
         self._device = device
         self._loras = HotLoras(loaded.pipe)
+        cache_units(loaded.pipe, self.cached)
 
     def use_loras(self, uses: Sequence[LoraUse], run: Run) -> None:
         """Have exactly these LoRAs on it; see HotLoras.use."""

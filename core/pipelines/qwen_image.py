@@ -23,7 +23,11 @@ from core.pipelines.loading import Loaded, out_of_memory
 from core.pipelines.loading_qwen import load_controlnet
 from core.pipelines.preview import LatentColours, measured_colours, wan21_colours
 from core.pipelines.stock import FlowMatchScheduler
-from core.pipelines.stock_qwen import ControlNetInput
+from core.pipelines.stock_qwen import (
+    ControlNetInput,
+    QwenImageUnit_EditImageEmbedder,
+    QwenImageUnit_PromptEmbedder,
+)
 from core.protocol import Device, Stage
 from core.run import Run
 
@@ -81,6 +85,8 @@ class QwenImage(Adapter):
         device: what it computes on.
         provenance: models and versions, for the metadata of outputs.
     """
+
+    cached = (QwenImageUnit_PromptEmbedder, QwenImageUnit_EditImageEmbedder)
 
     def __init__(
         self,

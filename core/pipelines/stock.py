@@ -34,7 +34,11 @@ with deferred():
         wan_video_text_encoder,
         wan_video_vae,
     )
-    from diffsynth.pipelines.wan_video import WanVideoPipeline, WanVideoUnit_ImageEmbedderVAE
+    from diffsynth.pipelines.wan_video import (
+        WanVideoPipeline,
+        WanVideoUnit_ImageEmbedderVAE,
+        WanVideoUnit_PromptEmbedder,
+    )
 
 __all__ = [
     "MODEL_CONFIGS",
@@ -46,6 +50,7 @@ __all__ = [
     "PipelineUnit",
     "WanVideoPipeline",
     "WanVideoUnit_ImageEmbedderVAE",
+    "WanVideoUnit_PromptEmbedder",
     "check_hooks",
     "convert_keys_dict_to_single_str",
     "enable_vram_management_recursively",

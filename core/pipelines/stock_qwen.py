@@ -22,6 +22,8 @@ from diffsynth.models.model_loader import ModelPool
 from diffsynth.pipelines.qwen_image import (
     QwenImageBlockwiseMultiControlNet,
     QwenImagePipeline,
+    QwenImageUnit_EditImageEmbedder,
+    QwenImageUnit_PromptEmbedder,
 )
 from diffsynth.utils.controlnet import ControlNetInput
 
@@ -34,6 +36,8 @@ __all__ = [
     "ModelPool",
     "QwenImageBlockwiseMultiControlNet",
     "QwenImagePipeline",
+    "QwenImageUnit_EditImageEmbedder",
+    "QwenImageUnit_PromptEmbedder",
     "check_qwen_hooks",
     "qwen_image_controlnet",
     "qwen_image_dit",

@@ -133,6 +133,7 @@ class _Conditioning(PipelineUnit):  # type: ignore[misc]  # diffsynth is untyped
             onload_model_names=("vae",),
         )
         self._clips = clips
+        self._encoded = stock.encoded
 
     def process(self, pipe: Any, **inputs: Any) -> dict[str, torch.Tensor]:
         """What conditions the clip, as `y`."""
@@ -145,7 +146,8 @@ class _Conditioning(PipelineUnit):  # type: ignore[misc]  # diffsynth is untyped
             latent: torch.Tensor = pipe.vae.encode([picture], device=pipe.device, **tiles)[0]
             return latent.to(pipe.torch_dtype)
 
-        anchor = self._clips.anchor(encode)
+        asked = {"anchor": True, **inputs, "num_frames": 1}
+        anchor = self._clips.anchor(lambda: self._encoded.remember(asked, encode, pipe.device))
         return {"y": self._clips.conditioning(pipe, anchor, inputs["num_frames"])}
 
 

@@ -18,7 +18,7 @@ _NAMES: Final = {
 # stands still. Leaving the direction out is no choice: half of the Fun-Control-Camera models
 # have no other picture input than the camera's, and none is trained without a camera.
 _DIRECTIONS: Final = {
-    "none": "Still",
+    "none": None,
     "left": "Left",
     "right": "Right",
     "up": "Up",

@@ -20,7 +20,11 @@ from core.pipelines.adapter import Adapter, StepWatch, replaced
 from core.pipelines.decoding import Frame, decode_stream, decode_tiled
 from core.pipelines.loading import out_of_memory
 from core.pipelines.step_cache import cached_steps
-from core.pipelines.stock import wan_video_vae
+from core.pipelines.stock import (
+    WanVideoUnit_ImageEmbedderVAE,
+    WanVideoUnit_PromptEmbedder,
+    wan_video_vae,
+)
 from core.pipelines.svi_video import SviClips
 from core.pipelines.wan_variants import VariantInputs, stock_arguments
 from core.protocol import Stage
@@ -71,6 +75,8 @@ class DenoiseInputs(VariantInputs):
 
 class WanVideo(Adapter):
     """A loaded WanVideoPipeline."""
+
+    cached = (WanVideoUnit_PromptEmbedder, WanVideoUnit_ImageEmbedderVAE)
 
     def denoise(self, run: Run, **given: Unpack[DenoiseInputs]) -> torch.Tensor:
         """Encode the inputs and remove the noise; the run is in the stage ENCODING.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,9 @@ def test_cancel_between_steps_ends_the_call(qwen: QwenImage, watched: Watched) -
     assert watched.events[-1].step == 1
 
 
+_new = count()
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -242,8 +246,10 @@ def test_cancel_stops_at_the_next_block(
             block.register_forward_hook(lambda *_, index=index: computed.append(index)),
         ]
     watched.cancel = lambda: len(seen) >= 2
+    # What was encoded before is not encoded again: something new for each part.
+    new = next(_new)
     with pytest.raises(JobCancelled):
-        edited(qwen, watched.run)
+        edited(qwen, watched.run, prompt=f"cancel {new}", edit_image=[spots(1000 + new)])
     for handle in hooks:
         handle.remove()
     # The hooks of this test run before ours: the second block is seen, and not computed.

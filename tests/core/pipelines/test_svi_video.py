@@ -104,7 +104,7 @@ def test_the_anchor_is_encoded_once_and_frames_never(
         return encode(videos, *args, **kwargs)
 
     monkeypatch.setattr(wan._pipe.vae, "encode", counting)
-    three_clips(wan, watched, 1)
+    three_clips(wan, watched, 1, input_image=picture(99))
     assert shapes == [(3, 1, SIZE, SIZE)]
 
 

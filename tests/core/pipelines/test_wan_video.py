@@ -109,7 +109,7 @@ def test_high_and_low_expert_are_not_swapped(
 
 
 def test_progress_tells_each_step_and_stage(wan: WanVideo, watched: Watched) -> None:
-    frames_by(wan, watched.run, tiled=True)
+    frames_by(wan, watched.run, tiled=True, input_image=picture(41))  # encoded for the first time
     stages = list(dict.fromkeys(event.stage for event in watched.events))
     assert stages == [Stage.ENCODING, Stage.DENOISING, Stage.DECODING]
     ends = {e.stage: (e.step, e.steps) for e in watched.events}
@@ -162,7 +162,7 @@ def test_cancel_inside_a_step_stops_at_the_next_block(wan: WanVideo, watched: Wa
 def test_cancel_while_tiles_are_worked_on(wan: WanVideo, watched: Watched, stage: Stage) -> None:
     watched.cancel = lambda: any(e.stage is stage and e.step == 0 for e in watched.events)
     with pytest.raises(JobCancelled):
-        frames_by(wan, watched.run, tiled=True)
+        frames_by(wan, watched.run, tiled=True, input_image=picture(42))
     assert {e.step for e in watched.events if e.stage is stage} == {0}
 
 
