@@ -17,7 +17,7 @@ LIB: Final = Path(__file__).parent.parent / "static" / "lib"
 
 # Not by `esm=` of a class: that takes the folder's own time, which an edited file does not change,
 # and browsers keep the address for a year.
-register_esm("diffbox", LIB, max_time=max(path.stat().st_mtime for path in LIB.iterdir()))
+register_esm("diffbox", LIB, max_time=max(path.stat().st_mtime for path in LIB.rglob("*")))
 
 
 class Icon(ui.element, component="icon.js"):

@@ -7,7 +7,8 @@
 
 const HLS = "application/vnd.apple.mpegurl";
 const BACKOFF_MS = { first: 1000, most: 15_000 };
-const TRIES = 4; // in a row, of what ended or can't be decoded
+const TRIES = 3; // at one place, of what has ended or can't be decoded
+const PAST_IT_S = 1;
 const AT_END_S = 0.5;
 
 // Props: src, the playlist's address; poster; live, whether clips are still to come; label, the
@@ -39,9 +40,17 @@ export const HlsPlayer = {
   methods: {
     start() {
       Object.assign(this, { gone: "", waiting: false });
-      const given = { src: this.src, live: () => this.live, gone: this.giveUp };
+      const { video } = this.$refs;
+      const over = new AbortController();
+      const { signal } = over;
+      const was = following(video, signal);
+      const retry = retries(was, { live: () => this.live, gone: this.giveUp, signal });
       const play = window.MediaSource || window.ManagedMediaSource ? playByHlsJs : playByBrowser;
-      this.stop = play(this.$refs.video, given);
+      const free = play(video, { src: this.src, was, retry, signal });
+      this.stop = () => {
+        over.abort();
+        free();
+      };
     },
     giveUp(why) {
       this.stop();
@@ -54,98 +63,92 @@ export const HlsPlayer = {
   },
 };
 
-// Both give a function that ends it and frees everything. given: {src, live(), gone(why)}.
+// Both give a function that frees what they hold.
 
-function playByHlsJs(video, given) {
-  const retry = retries(given);
+function playByHlsJs(video, { src, was, retry, signal }) {
   let player = null;
   const open = async () => {
     try {
       const { default: Hls } = await import("./vendor/hls.light.min.mjs");
-      if (!retry.over()) player = started(Hls, video, given, retry);
+      if (signal.aborted) return;
+      player = started(Hls, video, { src, was, retry, anew });
     } catch (error) {
-      retry.after(error.message, open);
+      retry(error.message, open);
     }
   };
-  open();
-  return () => {
-    retry.stop();
-    player?.destroy();
+  const anew = (why) => {
+    player.destroy();
+    retry(why, open, { forever: false });
   };
+  open();
+  return () => player?.destroy();
 }
 
-function started(Hls, video, { src }, retry) {
+function started(Hls, video, { src, was, retry, anew }) {
   const player = new Hls({
-    startPosition: 0, // a playlist that grows is taken for live, and that begins at its end
+    startPosition: was.at, // else a playlist that grows begins at its end, as one of something live
     lowLatencyMode: false,
     backBufferLength: 60,
   });
-  player.on(Hls.Events.FRAG_BUFFERED, retry.fine);
+  player.on(Hls.Events.MEDIA_ATTACHED, () => resume(video, was));
   player.on(Hls.Events.ERROR, (_, { fatal, type, details, reason, error }) => {
-    if (!fatal) return; // hls.js itself goes on
     const why = reason ?? error?.message ?? details;
-    const decodeAnew = () => keepPlaying(video, () => player.recoverMediaError());
-    if (type === Hls.ErrorTypes.MEDIA_ERROR) retry.after(why, decodeAnew, { forever: false });
-    else if (player.levels?.length) retry.after(why, () => player.startLoad(video.currentTime));
-    else retry.after(why, () => player.loadSource(src)); // the playlist was never read
+    // hls.js 1.7 deals with a reset itself: several times a second, for ever, when a clip is damaged.
+    const reset = details === Hls.ErrorDetails.MEDIA_SOURCE_REQUIRES_RESET;
+    if (reset || (fatal && type === Hls.ErrorTypes.MEDIA_ERROR)) anew(why);
+    else if (fatal && player.levels?.length) retry(why, () => player.startLoad());
+    else if (fatal) retry(why, () => player.loadSource(src)); // the playlist was never read
   });
   player.loadSource(src);
   player.attachMedia(video);
   return player;
 }
 
-function playByBrowser(video, given) {
-  const retry = retries(given);
-  const open = () =>
-    keepPlaying(video, () => {
-      const at = video.currentTime;
-      video.src = given.src;
-      video.currentTime = at;
-    });
-  const failed = () => retry.after(video.error?.message || "it can't be loaded", open);
-  video.addEventListener("error", failed);
-  video.addEventListener("playing", retry.fine);
+function playByBrowser(video, { src, was, retry, signal }) {
+  const open = () => {
+    video.src = src;
+    video.currentTime = was.at;
+    resume(video, was);
+  };
+  video.addEventListener("error", () => retry(video.error?.message || "it can't be loaded", open), { signal });
   open();
   return () => {
-    retry.stop();
-    video.removeEventListener("error", failed);
-    video.removeEventListener("playing", retry.fine);
     video.removeAttribute("src");
     video.load(); // lets go of the connection and of what is buffered
   };
 }
 
-// What loads a video anew also pauses it.
-function keepPlaying(video, load) {
-  const playing = !video.paused;
-  load();
-  if (playing) video.play().catch(() => {}); // the browser may want a click first
+// Where the video is and whether it plays. What loads it anew stops it at 0, and tells nobody.
+function following(video, signal) {
+  const was = { at: 0, playing: false };
+  video.addEventListener("play", () => (was.playing = true), { signal });
+  video.addEventListener("pause", () => (was.playing = false), { signal });
+  video.addEventListener("timeupdate", () => (was.at = video.currentTime || was.at), { signal });
+  return was;
 }
 
-// One attempt after the other, with longer and longer breaks. While clips are to come a network
-// that fails is tried for ever; what can't be decoded does not get better.
-function retries({ live, gone }) {
-  let [tries, timer, over] = [0, 0, false];
-  return {
-    over: () => over,
-    fine: () => (tries = 0),
-    after(why, again, { forever = live() } = {}) {
-      if (over || timer) return;
-      tries += 1;
-      if (!forever && tries > TRIES) {
-        over = true;
-        gone(why);
-        return;
-      }
-      const pause = Math.min(BACKOFF_MS.first * 2 ** (tries - 1), BACKOFF_MS.most);
-      timer = setTimeout(() => {
-        timer = 0;
-        again();
-      }, pause);
-    },
-    stop() {
-      over = true;
-      clearTimeout(timer);
-    },
+function resume(video, was) {
+  if (was.playing) video.play().catch(() => {}); // the browser may want a click first
+}
+
+// One attempt after the other, with longer and longer breaks, counted anew once the video has got
+// past the place. While clips are to come a network that fails is tried for ever; what can't be
+// decoded does not get better.
+function retries(was, { live, gone, signal }) {
+  let [tries, at, timer] = [0, 0, 0];
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return (why, again, { forever = live() } = {}) => {
+    if (signal.aborted || timer) return;
+    if (was.at > at + PAST_IT_S) tries = 0;
+    at = was.at;
+    if (tries++ >= TRIES && !forever) {
+      gone(why);
+      return;
+    }
+    const run = () => {
+      timer = 0;
+      again();
+    };
+    timer = setTimeout(run, Math.min(BACKOFF_MS.first * 2 ** (tries - 1), BACKOFF_MS.most));
   };
 }
