@@ -15,10 +15,10 @@ _NAMES: Final = {
     "tea_cache_id": "tea_cache_model_id",
 }
 # DiffSynth looks for "Left", "Up", … in the word, so one with none of them is a camera that
-# stands still. Leaving the direction out is no choice: half of the Fun-Control-Camera models
-# have no other picture input than the camera's, and none is trained without a camera.
+# stands still. Leaving the direction out is no choice: these models are trained with a camera, and
+# those of Wan 2.1 take the picture by the camera's input only.
 _DIRECTIONS: Final = {
-    "none": None,
+    "none": "Still",
     "left": "Left",
     "right": "Right",
     "up": "Up",
