@@ -21,6 +21,8 @@ ACTIONS: Final = {
     "continue": "start a job that keeps clips of this one and goes on after them",
     "again": "start a job that keeps the clips before one, and makes it and the rest again",
 }
+_CHANGES: Final = ("prompts", "steer")
+"""Actions on the job itself; the others start a new one."""
 
 
 def main(action: str, argv: Sequence[str]) -> int:
@@ -29,9 +31,11 @@ def main(action: str, argv: Sequence[str]) -> int:
     for added in load_settings(env).workflows:
         register(added)
     parser = _parser(action)
-    args, _ = parser.parse_known_args(argv)
-    server = server_of(args, env)
-    record = server.job(args.id)
+    if not argv or argv[0].startswith("-"):
+        parser.parse_args(argv)
+        parser.error("the ID of the job comes first")
+    server = _server(argv, env)
+    record = server.job(argv[0])
     if action in ("continue", "again"):
         recipe = workflow(record.workflow)
         add_params(parser, recipe)
@@ -53,7 +57,11 @@ def main(action: str, argv: Sequence[str]) -> int:
 
 def _parser(action: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"diffbox jobs {action}", allow_abbrev=False, description=ACTIONS[action]
+        prog=f"diffbox jobs {action} ID",
+        usage="%(prog)s [options]",
+        allow_abbrev=False,
+        description=ACTIONS[action],
+        epilog="" if action in _CHANGES else "After an ID, --help lists the job's parameters, too.",
     )
     parser.add_argument("id", metavar="ID", help="the job")
     if action == "steer":
@@ -80,6 +88,13 @@ def _parser(action: str) -> argparse.ArgumentParser:
         parser.add_argument("--clip", type=int, required=True, metavar="INDEX", help="which clip")
     add_server_flags(parser)
     return parser
+
+
+def _server(argv: Sequence[str], env: Env) -> Server:
+    """The server, before all flags are known: some are parameters of the job's workflow."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_server_flags(parser)
+    return server_of(parser.parse_known_args(argv)[0], env)
 
 
 def _after(args: argparse.Namespace, record: JobRecord) -> int:
@@ -121,19 +136,20 @@ def change(plan: Plan, args: argparse.Namespace) -> dict[str, Any]:
     if args.append or args.change or args.drop:
         wanted, num_clips = list(plan.prompts), plan.num_clips
         # The last prompt goes on for the clips after it: only then is each clip's own there.
-        named = [*args.drop, *(_number(index) for index, _ in args.change)]
+        dropped = set(args.drop)
+        named = [*dropped, *(_number(index) for index, _ in args.change)]
         end = max([plan.first - 1, *named]) + 1 - plan.first
         if args.append and num_clips is not None:
             end = max(end, num_clips)
         wanted += [wanted[-1]] * (end - len(wanted))
         for index, text in args.change:
             wanted[_place(plan, _number(index), len(wanted))] = text
-        for index in sorted(args.drop, reverse=True):
+        for index in sorted(dropped, reverse=True):
             del wanted[_place(plan, index, len(wanted))]
         wanted += args.append
         body["prompts"] = wanted
         if num_clips is not None:
-            body["num_clips"] = num_clips + len(args.append) - len(args.drop)
+            body["num_clips"] = num_clips + len(args.append) - len(dropped)
     if args.num_clips is not None:
         body["num_clips"] = args.num_clips
     if args.finish:

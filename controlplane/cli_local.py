@@ -103,8 +103,13 @@ class LocalRunner:
             with _stderr_to(self._log):
                 self._process.start()
             ready = self._process.wait_ready().models
-            settled = workflow.parse(params, ready=ready).model_dump(mode="json")
-            job = Job(workflow=workflow.id, params=settled, attempt=1)
+            settled = workflow.parse(params, ready=ready)
+            job = Job(
+                workflow=workflow.id,
+                params=settled.model_dump(mode="json"),
+                attempt=1,
+                plan=workflow.plan(settled),
+            )
             event = self._run(job, progress, interrupt)
         except EngineDied as error:
             words = self._log.read_text("utf-8", "replace")[-_LAST_WORDS:].strip()

@@ -38,8 +38,24 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One member of the objects that a list holds: a text, or a number with its range."""
+
+    name: str
+    title: str
+    type: Literal["string", "number"]
+    default: Any
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
-    """One parameter, ready to be drawn. `minimum`, `maximum` and `step` are in `unit`."""
+    """One parameter, ready to be drawn. `minimum`, `maximum` and `step` are in `unit`.
+
+    Of a list: `max_items`, `parts` where its items are objects, and `counted_by`, the parameter
+    that says how many items are used (the last one again and again where there are fewer).
+    """
 
     name: str
     title: str
@@ -51,12 +67,15 @@ class Field:
     minimum: float | None
     maximum: float | None
     max_length: int | None
+    max_items: int | None
     step: float
     unit: str
     help: str
     when: Mapping[str, Any]
     needs: str
     freed_by: str
+    counted_by: str
+    parts: tuple[Part, ...]
     required: bool
 
 
@@ -157,7 +176,9 @@ def view_of(workflow: Workflow[Any], values: Mapping[str, Any], ready: Collectio
         fields=fields,
         problems=(),
         missing=tuple(
-            field.name for field in form.fields if field.required and field.name not in touched
+            field.name
+            for field in form.fields
+            if field.required and touched.get(field.name, []) == []
         ),
     )
     return replace(view, problems=tuple(_problems(workflow, view, touched, ready)))
@@ -195,14 +216,33 @@ def _field(
         minimum=minimum,
         maximum=maximum,
         max_length=kind.get("maxLength"),
+        max_items=kind.get("maxItems"),
         step=step,
         unit=hints.get("unit", ""),
         help=schema.get("description", ""),
         when=hints.get("when", {}),
         needs=hints.get("needs", ""),
         freed_by=hints.get("freed_by", ""),
+        counted_by=hints.get("counted_by", ""),
+        parts=tuple(_parts(kind.get("items", {}))) if value_type == "list" else (),
         required=required,
     )
+
+
+def _parts(item: Mapping[str, Any]) -> Iterator[Part]:
+    for name, schema in item.get("properties", {}).items():
+        kind = _kind(schema)
+        value_type = _type(kind)
+        if value_type not in {"string", "number"}:
+            raise ValueError(f"no widget for an inner value of type {value_type!r}")
+        yield Part(
+            name=name,
+            title=_title(name, schema.get("title", "")),
+            type=cast('Literal["string", "number"]', value_type),
+            default=schema.get("default"),
+            minimum=kind.get("minimum"),
+            maximum=kind.get("maximum"),
+        )
 
 
 def _kind(schema: Mapping[str, Any]) -> Mapping[str, Any]:

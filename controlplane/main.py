@@ -124,6 +124,7 @@ def create_api(services: Services) -> FastAPI:
         body_limits=(
             ("/api/uploads", services.uploads.max_bytes + _UPLOAD_SLACK),
             ("/api/workflows/", BODY_MAX),
+            ("/api/jobs/", BODY_MAX),
         ),
     )
     return app

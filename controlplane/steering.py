@@ -1,7 +1,9 @@
 """Steering: what may still be changed of a job's clips, and how a job goes on from another one.
 
-PlanChange ──> changed(record) ──> Plan ──> Jobs.steer        what has not begun
-Continuation ──> continued(record) ──> params ──> Jobs.submit     a new job that keeps clips
+    PlanChange   ──changed──>   Plan   ──> Jobs.steer      of what has not begun
+    Continuation ──continued──> params ──> Jobs.submit     a new job that keeps clips of the old
+
+Clips are counted over the whole video, also where a job made only the later ones of them.
 """
 
 from __future__ import annotations

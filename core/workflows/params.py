@@ -98,6 +98,7 @@ def param(
     derived: bool = False,
     needs: str | None = None,
     freed_by: str | None = None,
+    counted_by: str | None = None,
     grid: Grid | None = None,
     **constraints: Any,
 ) -> Any:
@@ -118,11 +119,14 @@ def param(
             and is shown, but can't be chosen.
         needs: a capability of the model without which this one can't be used.
         freed_by: a capability of the model with which `when` does not apply.
+        counted_by: of a list, the parameter that says how many items are used; where there are
+            fewer, the last one goes on.
         grid: the values that the form steps through; a validator has to check them.
         constraints: pydantic's own (`ge`, `le`, `max_length`, …).
     """
     hints: dict[str, Any] = {"tier": tier.value}
-    words = {"unit": unit, "widget": widget, "needs": needs, "freed_by": freed_by}
+    words = {"unit": unit, "widget": widget, "needs": needs}
+    words |= {"freed_by": freed_by, "counted_by": counted_by}
     for key, value in words.items():
         if value:
             hints[key] = value

@@ -45,8 +45,10 @@ class SviParams(WanParams):
 
     prompts: tuple[str, ...] = param(
         tier=BASIC,
-        help="What happens, clip by clip. With more clips than prompts, the last one goes on.",
+        help="What happens, clip by clip. With more clips than prompts, the last one goes on. "
+        "Clip i, counted from 0, has the seed + 42 × i.",
         widget="texts",
+        counted_by="num_clips",
         min_length=1,
         max_length=CLIPS_MAX,
     )
@@ -55,7 +57,7 @@ class SviParams(WanParams):
         tier=BASIC,
         unit="clips",
         title="Clips",
-        help="How many clips are made. Clip i has the seed + 42 × i.",
+        help="How many clips are made.",
         when={"infinite_mode": False},
         ge=1,
         le=CLIPS_MAX,

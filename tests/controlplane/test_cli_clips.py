@@ -44,6 +44,7 @@ def flags(**given: Any) -> argparse.Namespace:
         ({"change": [("1", "B")]}, {"prompts": ["a", "B"], "num_clips": 3}),
         ({"change": [("2", "C")]}, {"prompts": ["a", "b", "C"], "num_clips": 3}),
         ({"drop": [1]}, {"prompts": ["a"], "num_clips": 2}),
+        ({"drop": [2, 2]}, {"prompts": ["a", "b"], "num_clips": 2}),
         (
             {"drop": [1], "append": ["d"], "change": [("0", "A")]},
             {"prompts": ["A", "b", "d"], "num_clips": 3},
@@ -139,6 +140,15 @@ def test_a_job_is_steered_and_gone_on_from(stack: Stack, tmp_path: Path) -> None
     ours, theirs = job(again)["clips"], job(job_id)["clips"]
     assert [clip["prompt"] for clip in ours] == ["a", "B", "c"]
     assert ours[0]["artifact"]["sha256"] == theirs[0]["artifact"]["sha256"]
+
+
+def test_the_job_comes_first_and_its_parameters_are_told(stack: Stack) -> None:
+    assert "--after" in said(stack, "continue", "--help")
+    refused = diffbox(stack, "continue", "--after", "1", "some-job")
+    assert refused.returncode == 2
+    assert "the ID of the job comes first" in refused.stderr
+    job_id = httpx.post(f"{stack.url}/api/workflows/clips", json={}).json()["job_id"]
+    assert "--num-clips" in said(stack, "again", job_id, "--help")
 
 
 def test_a_job_without_clips_says_so(stack: Stack) -> None:

@@ -55,6 +55,14 @@ def facts(path: Path) -> dict[str, Any]:
     return {"codec": codec, "size": size, "fps": float(fps), "frames": int(frames[-1])}
 
 
+def test_a_job_of_clips_makes_all_that_were_asked_for(env: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = generate("clips", "--num-clips", "2", "-o", str(out), "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["params"]["num_clips"] == 2
+    assert out.exists()
+
+
 def test_the_file_is_written_and_path_size_and_seed_are_told(
     env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,37 @@ def test_a_wrong_message_is_answered_and_the_connection_stays(
         assert read(socket)["type"] == "error"
         ask(socket, "subscribe", "*")
         assert read(socket)["type"] == "job:snapshot"
+
+
+def test_clips_and_plans_are_told_as_they_come(api: Served, tmp_path: Path) -> None:
+    with api.ws() as socket:
+        job_id = api.submit("clips", prompts=["a", "b"], num_clips=2, prompt=str(tmp_path))
+        ask(socket, "subscribe", job_id)
+        begun = read_until(socket, "job:progress")[-1]
+        assert begun["clip"] in (None, 0)
+        api.http.patch(f"/api/jobs/{job_id}/plan", json={"rev": 0, "prompts": ["a", "x"]})
+        steered = read_until(socket, "job:steered")[-1]
+        for index in range(2):
+            (tmp_path / str(index)).touch()
+        messages = read_until(socket, "job:complete")
+    assert steered["plan"]["prompts"] == ["a", "x"] and steered["plan"]["rev"] == 1
+    first, second = [message for message in messages if message["type"] == "job:clip"]
+    assert (first["index"], first["clips"], first["prompt"]) == (0, 2, "a")
+    assert (second["index"], second["prompt"], second["init_bytes"]) == (1, "x", 4)
+    assert first["artifact"]["url"].startswith(f"/outputs/{job_id}/clips/")
+    assert [m["clip"] for m in messages if m["type"] == "job:progress"][-1] == 1
+
+
+def test_a_snapshot_of_all_jobs_leaves_their_clips_out(api: Served) -> None:
+    job_id = api.submit("clips")
+    api.until(job_id, "completed")
+    with api.ws() as socket:
+        ask(socket, "subscribe", "*")
+        [record] = [job for job in read(socket)["jobs"] if job["id"] == job_id]
+        assert "clips" not in record and record["plan"]["num_clips"] == 3
+        ask(socket, "subscribe", "*", job_id)
+        [record] = [job for job in read(socket)["jobs"] if job["id"] == job_id]
+        assert [clip["index"] for clip in record["clips"]] == [0, 1, 2]
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(api: Served) -> None:

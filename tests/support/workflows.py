@@ -159,7 +159,9 @@ class GilHolder(_Fake):
 class ClipsParams(NothingParams):
     """What a workflow of clips has: prompts, how many, where it begins, what all share."""
 
-    prompts: tuple[str, ...] = param(("a",), tier=Tier.BASIC, help="One a clip.", widget="texts")
+    prompts: tuple[str, ...] = param(
+        ("a",), tier=Tier.BASIC, help="One a clip.", widget="texts", counted_by="num_clips"
+    )
     num_clips: int = param(3, tier=Tier.BASIC, help="How many.", ge=1, le=1000)
     endless: bool = param(False, tier=Tier.BASIC, help="Goes on until it is told to finish.")
     size: int = param(32, tier=Tier.BASIC, help="The same for all clips of a video.")

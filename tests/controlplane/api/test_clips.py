@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,32 @@ def test_of_two_that_steer_at_once_one_is_told_what_the_other_changed(gate: Gate
     message = problem(gate.patch(rev=0, finish=True), 409)
     assert "is at rev 1, not 0: another prompt for clip 1; read it again" in message
     assert gate.patch(rev=1, finish=True).status_code == 200
+
+
+def test_of_two_changes_in_the_same_moment_one_is_409(api: Served, gate: Gate) -> None:
+    gate.being_made(0)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(
+            pool.map(lambda body: gate.patch(rev=0, **body), ({"finish": True}, {"num_clips": 9}))
+        )
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    assert gate.record()["plan"]["rev"] == 1
+
+
+def test_a_thousand_long_prompts_fit_into_a_change(gate: Gate) -> None:
+    gate.being_made(0)
+    prompts = ["a", *["b" * 10_000] * 999]
+    assert gate.patch(rev=0, prompts=prompts, num_clips=1000).status_code == 200
+    assert gate.patch(rev=1, finish=True).status_code == 200
+    gate.ended()
+    assert gate.prompts() == ["a"]
+
+
+def test_a_list_of_jobs_has_plans_but_no_clips(api: Served, gate: Gate) -> None:
+    gate.ended()
+    [record] = [job for job in api.http.get("/api/jobs").json()["jobs"] if job["id"] == gate.id]
+    assert "clips" not in record and record["plan"] == gate.record()["plan"]
+    assert len(gate.record()["clips"]) == 3
 
 
 def test_an_ended_job_can_not_be_steered(gate: Gate) -> None:

@@ -133,10 +133,9 @@ def test_a_blend_differs_from_a_cut_at_the_seams_only(
     assert min(differs[i] for i in seams[1:-1]) > max(elsewhere)
 
 
-def test_a_job_that_was_killed_while_joining_only_joins(
-    studio: Studio, undisturbed: tuple[Job, Completed]
-) -> None:
-    job = undisturbed[0]
+def test_a_job_that_was_killed_while_joining_only_joins(studio: Studio) -> None:
+    job = studio.job()
+    studio.made(job)
     again = job.model_copy(update={"attempt": 2})
     end = studio.made(again)
     assert end.metrics["clips_found"] == 3
@@ -227,7 +226,7 @@ def test_what_can_not_be_gone_on_from_is_refused_before_anything_is_loaded(
         for name, value in how.items()
     }
     job = studio.job(**raw)
-    monkeypatch.setattr(studio.engine, "_warm", None)
+    monkeypatch.setattr(studio.engine._warm, "get", None)
     end = studio.run(job)
     assert isinstance(end, Failed)
     assert (end.code, end.field) == ("invalid_params", "continue_from")
