@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import numpy as np
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from core.clips import ClipPlace, StoredClip, place
 from core.errors import InvalidParams, Problem
@@ -46,11 +47,17 @@ class SviParams(WanParams):
     prompts: tuple[str, ...] = param(
         tier=BASIC,
         help="What happens, clip by clip. With more clips than prompts, the last one goes on. "
-        "Clip i, counted from 0, has the seed + 42 × i.",
+        "Each clip has a seed of its own, 42 above that of the one before.",
         widget="texts",
         counted_by="num_clips",
         min_length=1,
         max_length=CLIPS_MAX,
+    )
+    infinite_mode: bool = param(
+        False,
+        tier=ADVANCED,
+        title="Endless",
+        help="Goes on, clip after clip, until it is told to finish.",
     )
     num_clips: int = param(
         10,
@@ -61,12 +68,7 @@ class SviParams(WanParams):
         when={"infinite_mode": False},
         ge=1,
         le=CLIPS_MAX,
-    )
-    infinite_mode: bool = param(
-        False,
-        tier=ADVANCED,
-        title="Endless",
-        help="Goes on, clip after clip, until it is told to finish.",
+        validate_default=True,
     )
     num_motion_frames: int = param(
         5,
@@ -75,6 +77,7 @@ class SviParams(WanParams):
         title="Motion frames",
         help="Frames of the clip before that a clip starts from. SVI 2.0 Pro is trained on 5.",
         grid=MOTION,
+        validate_default=True,
     )
     seam: SeamKind = param(
         "cut",
@@ -104,8 +107,26 @@ class SviParams(WanParams):
 
     @field_validator("num_motion_frames")
     @classmethod
-    def _whole_latents(cls, value: int) -> int:
-        return MOTION.check("num_motion_frames", value)
+    def _less_than_a_clip(cls, value: int, info: ValidationInfo) -> int:
+        MOTION.check("num_motion_frames", value)
+        frames, fewest = info.data.get("num_frames"), value + 4
+        if frames is not None and frames < fewest:
+            raise ValueError(
+                f"num_motion_frames={value} overlaps a whole clip of {frames} frames: "
+                f"num_frames must be at least {fewest}"
+            )
+        return value
+
+    @field_validator("num_clips")
+    @classmethod
+    def _a_clip_for_each_prompt(cls, value: int, info: ValidationInfo) -> int:
+        prompts = len(info.data.get("prompts", ()))
+        if prompts > value and not info.data.get("infinite_mode"):
+            raise ValueError(
+                f"num_clips={value}: there are {prompts} prompts: leave some out, or set "
+                f"num_clips to {prompts}"
+            )
+        return value
 
     @field_validator("prompts")
     @classmethod
@@ -116,21 +137,6 @@ class SviParams(WanParams):
             if len(prompt) > 10_000:
                 raise ValueError(f"prompts: number {number} is longer than 10000 characters")
         return value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> SviParams:
-        if not self.infinite_mode and len(self.prompts) > self.num_clips:
-            raise ValueError(
-                f"prompts: {len(self.prompts)} prompts for {self.num_clips} clips: leave some "
-                f"out, or set num_clips to {len(self.prompts)}"
-            )
-        fewest = self.num_motion_frames + 4
-        if self.num_frames < fewest:
-            raise ValueError(
-                f"num_motion_frames={self.num_motion_frames} overlaps a whole clip of "
-                f"{self.num_frames} frames: num_frames must be at least {fewest}"
-            )
-        return self
 
 
 @dataclass(slots=True)
@@ -270,6 +276,7 @@ def _next(params: SviParams, run: Run, film: _Film, settings: dict[str, Any]) ->
     """The clip that is made now, with the prompt that is wanted now."""
     index = len(film.clips)
     run.begin_clip(index)
+    run.enter(Stage.ENCODING)  # told before the plan is read: what is promised then still counts
     assert params.seed is not None
     prompt, seed = _plan(run).prompt(index), clip_seed(params.seed, index)
     return place(film.last, prompt=prompt, seed=seed, settings=settings)
@@ -277,7 +284,6 @@ def _next(params: SviParams, run: Run, film: _Film, settings: dict[str, Any]) ->
 
 def _make(params: SviParams, run: Run, maker: SviClips, film: _Film, at: ClipPlace) -> StoredClip:
     """Encode, denoise, decode, store one clip."""
-    run.enter(Stage.ENCODING)
     latents = maker.denoise(prompt=at.prompt, seed=at.seed)
     added = film.seam.frames_added(params.num_frames)
     frames = film.seam.clip(film.colour.applied(maker.decode(latents)))

@@ -45,9 +45,13 @@ def test_other_motion_frames_are_refused_with_the_nearest() -> None:
 
 
 def test_more_prompts_than_clips_are_refused() -> None:
-    message = problems(prompts=["a", "b", "c"], num_clips=2)[""]
-    assert "3 prompts for 2 clips" in message
+    message = problems(prompts=["a", "b", "c"], num_clips=2)["num_clips"]
+    assert "there are 3 prompts" in message
     assert "set num_clips to 3" in message
+
+
+def test_more_prompts_than_the_usual_number_of_clips_are_refused_too() -> None:
+    assert "there are 11 prompts" in problems(prompts=["a"] * 11)["num_clips"]
 
 
 def test_an_endless_job_takes_any_number_of_prompts() -> None:
@@ -59,7 +63,9 @@ def test_an_endless_job_with_a_number_of_clips_is_refused() -> None:
 
 
 def test_an_overlap_that_is_a_whole_clip_is_refused() -> None:
-    assert "num_frames must be at least 17" in problems(num_motion_frames=13, num_frames=13)[""]
+    message = problems(num_motion_frames=13, num_frames=13)["num_motion_frames"]
+    assert "num_frames must be at least 17" in message
+    assert "num_motion_frames" in problems(num_frames=5)
     assert parse(num_motion_frames=13, num_frames=17).motion_slots == 3
 
 
