@@ -2,6 +2,7 @@
 // draft in the tab, uploads, and posts the job, so that it works on while NiceGUI's socket is cut.
 
 import { call } from "diffbox/api.js";
+import { ClipField, clipOf } from "diffbox/clip_field.js";
 import { draft } from "diffbox/draft.js";
 import { Field } from "diffbox/field.js";
 import { Icon } from "diffbox/icon.js";
@@ -14,11 +15,13 @@ const TIERS = [
   ["advanced", "Advanced"],
   ["expert", "Expert"],
 ];
+const PICTURES = ["image", "images", "mask"];
+const AT_ONCE = ["select", "choice", "switch", "image", "images", "mask", "video", "clip"]; // not typed
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform ?? "");
 
 export default {
-  components: { "dbx-field": Field, "dbx-icon": Icon },
+  components: { "dbx-field": Field, "dbx-icon": Icon, "clip-field": ClipField },
   props: {
     form: Object, // {workflow, title, summary, headline, fields}
     view: Object, // {rev, model, fields, problems, missing}
@@ -26,7 +29,7 @@ export default {
   },
   emits: ["check"],
   template: `
-  <form class="form" :aria-label="form.title" novalidate @submit.prevent="generate">
+  <form class="form" :data-workflow="form.workflow" :aria-label="form.title" novalidate @submit.prevent="generate">
     <header class="pane-head">
       <h1>{{ form.title }}</h1>
       <span class="grow"></span>
@@ -43,6 +46,7 @@ export default {
         <dbx-icon name="circle-alert" /><span>{{ failure }}</span>
         <button type="button" class="tool" aria-label="Close" @click="failure = ''"><dbx-icon name="x" /></button>
       </p>
+      <clip-field v-if="clip" :field="clipField" :value="clip" :message="messages[clipField.name]" @set="set(clipField.name, $event)" />
       <section v-for="[tier, word] in tiers" :key="tier" v-show="tier === 'basic' || inTier(tier).length && (tier !== 'expert' || state.tier === 'expert')"
                :aria-label="word + ' settings'">
         <button v-if="tier !== 'basic'" type="button" class="fold" :aria-expanded="open(tier)" @click="toggle(tier)">
@@ -50,8 +54,9 @@ export default {
         </button>
         <div v-if="open(tier)" class="fields">
           <dbx-field v-for="field in inTier(tier)" :key="field.name" :field="field" :value="state.values[field.name]" :view="view.fields[field.name]"
-                     :message="messages[field.name]" :needed="asked && view.missing.includes(field.name)" :file="state.files[state.values[field.name]]"
-                     :takes-paste="field.name === pasteTarget" @set="set(field.name, $event)" @file="(ref, file) => (state.files[ref] = file)" />
+                     :message="messages[field.name]" :asked="asked" :needed="asked && view.missing.includes(field.name)" :files="state.files" :around="around(field)"
+                     :takes-paste="field.name === pasteTarget" @set="set(field.name, $event)" @count="set(field.counted_by, $event)"
+                     @file="(ref, file) => (state.files[ref] = file)" />
         </div>
       </section>
     </div>
@@ -80,11 +85,22 @@ export default {
   },
   computed: {
     messages() {
-      const told = Object.fromEntries(this.view.problems.map(({ field, message }) => [field, message]));
+      const told = Object.fromEntries(this.view.problems.map((problem) => [this.placeOf(problem), problem.message]));
       return { ...this.refused, ...told };
     },
+    clipField() {
+      return this.form.fields.find((field) => field.widget === "clip");
+    },
+    // What is set by "Go on", not by hand: it stands above all fields, and only when it is there.
+    clip() {
+      return this.clipField && this.state.values[this.clipField.name];
+    },
+    picture() {
+      const pictures = this.form.fields.filter(({ widget, name }) => ["image", "images"].includes(widget) && this.view.fields[name].shown);
+      return pictures.map(({ name }) => [this.state.values[name]].flat()[0]).find(Boolean);
+    },
     pasteTarget() {
-      const takes = (field) => field.widget === "image" && this.view.fields[field.name].shown;
+      const takes = (field) => PICTURES.includes(field.widget) && this.view.fields[field.name].shown;
       const empty = this.form.fields.find((field) => takes(field) && !this.state.values[field.name]);
       return (empty ?? this.form.fields.find(takes))?.name;
     },
@@ -122,7 +138,19 @@ export default {
   },
   methods: {
     inTier(tier) {
-      return this.form.fields.filter((field) => field.tier === tier && this.view.fields[field.name].shown);
+      return this.form.fields.filter((field) => field.tier === tier && field !== this.clipField && this.view.fields[field.name].shown);
+    },
+    // What a field has to know of the others: the main picture, and for texts how many are used and from which clip on.
+    around({ counted_by }) {
+      const counts = counted_by && this.view.fields[counted_by];
+      const count = counts && (counts.shown ? this.state.values[counted_by] ?? counts.default : null);
+      return { picture: this.picture, first: this.clip ? clipOf(this.clip).index + 1 : 0, count };
+    },
+    // A problem of several parameters together begins with the name of one of them.
+    placeOf({ field, message }) {
+      const known = (name) => this.form.fields.some((other) => other.name === name);
+      const [first] = message.match(/^\w+/) ?? [];
+      return known(field) || !known(first) ? field : first;
     },
     open(tier) {
       const depth = (id) => TIERS.findIndex(([other]) => other === id);
@@ -147,7 +175,7 @@ export default {
       delete this.refused[name];
       const { widget } = this.form.fields.find((field) => field.name === name);
       clearTimeout(this.timer);
-      if (["select", "choice", "switch", "image", "video"].includes(widget)) this.check();
+      if (AT_ONCE.includes(widget)) this.check();
       else this.timer = setTimeout(() => this.check(), CHECK_MS);
     },
     check() {
@@ -187,7 +215,10 @@ export default {
       this.asked = true;
       try {
         await this.settled();
-        if (this.view.missing.length || this.view.problems.length) return this.showFirst();
+        if (this.view.missing.length || this.view.problems.length) {
+          this.failure = this.unplaced(this.view.problems);
+          return this.showFirst();
+        }
         const answer = await call("POST", `/api/workflows/${this.form.workflow}`, this.counting());
         this.asked = false;
         await fetchJob(answer.job_id);
@@ -199,13 +230,13 @@ export default {
         this.sending = false;
       }
     },
-    refuse(error) {
+    unplaced(problems) {
       const known = new Set(this.form.fields.map((field) => field.name));
-      const placed = (error.problems ?? []).filter((problem) => known.has(problem.field));
-      const rest = (error.problems ?? []).filter((problem) => !known.has(problem.field));
-      this.refused = Object.fromEntries(placed.map(({ field, message }) => [field, message]));
-      if (!placed.length) this.failure = error.message;
-      else if (rest.length) this.failure = rest.map((problem) => problem.message).join(" ");
+      return problems.filter((problem) => !known.has(this.placeOf(problem))).map(({ message }) => message).join(" ");
+    },
+    refuse({ message, problems }) {
+      this.refused = Object.fromEntries(problems.map((problem) => [this.placeOf(problem), problem.message]));
+      this.failure = problems.length ? this.unplaced(problems) : message;
       this.showFirst();
     },
     // Opens the tier of the first field that is wrong and goes there.
@@ -213,11 +244,12 @@ export default {
       const wrong = (field) => this.messages[field.name] || this.view.missing.includes(field.name);
       const first = this.form.fields.find((field) => wrong(field) && this.view.fields[field.name].shown);
       if (!first) return this.failure && this.$refs.body.scrollTo({ top: 0 });
-      if (!this.open(first.tier)) this.state.tier = first.tier;
+      if (first !== this.clipField && !this.open(first.tier)) this.state.tier = first.tier;
       await this.$nextTick();
       const place = this.$el.querySelector(`[data-field="${first.name}"]`);
       place?.scrollIntoView({ block: "center" });
-      place?.querySelector("input:not([type=file]), textarea, select, button.drop-empty")?.focus({ preventScroll: true });
+      const wanted = ["[aria-invalid=true]", "input:not([type=file]), textarea, select, button.drop-empty, button"];
+      wanted.map((those) => place?.querySelector(those)).find(Boolean)?.focus({ preventScroll: true });
     },
     shortcut(event) {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.defaultPrevented) return;

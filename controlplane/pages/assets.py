@@ -1,4 +1,4 @@
-"""The stylesheet, font, icons and favicon under an address that changes with their content."""
+"""The stylesheets, font, icons and favicon under an address that changes with their content."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 FOLDER: Final = Path(__file__).parent.parent / "static"
+_STYLES: Final = ("diffbox", "fields", "clips")
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
 # Before the first paint, so that a chosen theme does not flash in the other one.
@@ -40,11 +41,12 @@ def serve(app: FastAPI) -> None:
         return FileResponse(FOLDER / "favicon.svg", media_type="image/svg+xml")
 
     app.mount(base, _Immutable(directory=FOLDER), name="static")
+    styles = (f'<link rel="stylesheet" href="{base}/{name}.css">' for name in _STYLES)
     ui.add_head_html(
         f'<meta name="diffbox-static" content="{base}">'
         '<meta name="theme-color" content="#0b0b0e">'
         f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{base}/inter.woff2">'
-        f'<link rel="stylesheet" href="{base}/diffbox.css">{_THEME}',
+        f"{''.join(styles)}{_THEME}",
         shared=True,
     )
 

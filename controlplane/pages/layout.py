@@ -59,8 +59,19 @@ def _belongs(path: str, target: str) -> bool:
 
 
 def _workflow_words() -> dict[str, Any]:
-    words = {}
-    for workflow in workflows():
-        form = forms.form_of(workflow, ready=())
-        words[workflow.id] = {"title": form.title, "headline": form.headline}
-    return words
+    return {workflow.id: _words(forms.form_of(workflow, ready=())) for workflow in workflows()}
+
+
+def _words(form: forms.Form) -> dict[str, Any]:
+    """What a job of the workflow is called, and which parameters its clips and pictures are."""
+
+    def first(*widgets: str) -> str:
+        return next((field.name for field in form.fields if field.widget in widgets), "")
+
+    return {
+        "title": form.title,
+        "headline": form.headline,
+        "texts": first("texts"),
+        "clip": first("clip"),
+        "pictures": first("images", "image"),
+    }

@@ -1,6 +1,7 @@
 // What the user has typed, per workflow and tab: survives reloads and restarts of the server.
 
 import { reactive, watch } from "vue";
+import { go } from "./api.js";
 
 const SAVE_MS = 150;
 const TIER_KEY = "diffbox.tier"; // a taste, so it is shared by all tabs
@@ -46,4 +47,12 @@ export function fill(workflow, params) {
   const state = draft(workflow);
   state.values = { ...params };
   state.revision += 1;
+}
+
+// The form with these params: the one on this page, or that of the workflow's own page.
+export function openForm(workflow, params) {
+  fill(workflow, params);
+  const form = document.querySelector(`.form[data-workflow="${workflow}"]`);
+  if (form) form.scrollIntoView({ block: "start" });
+  else go(`/create/${workflow}`);
 }

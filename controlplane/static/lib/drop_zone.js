@@ -21,12 +21,15 @@ export const DropZone = {
     help: String,
     wrong: Boolean,
     takesPaste: Boolean,
+    given: { type: Object, default: null }, // a file to send at once
+    multiple: Boolean, // sends nothing itself: tells the files that it got
+    more: Boolean, // there are others already
   },
-  emits: ["chosen", "removed"],
+  emits: ["chosen", "removed", "failed", "files"],
   template: `
   <div class="drop" :class="{ over, wrong: wrong || problem, filled: value && !busy }"
        @dragenter.prevent="over = true" @dragover.prevent="over = true" @dragleave="leave" @drop.prevent="dropped">
-    <input ref="input" type="file" class="unseen" tabindex="-1" aria-hidden="true" :accept="kind + '/*'" @change="picked">
+    <input ref="input" type="file" class="unseen" tabindex="-1" aria-hidden="true" :accept="kind + '/*'" :multiple="multiple" @change="picked">
     <div v-if="busy" class="drop-busy">
       <img v-if="local && kind === 'image'" :src="local" alt="">
       <div class="drop-words">
@@ -52,11 +55,11 @@ export const DropZone = {
       </div>
       <button type="button" class="tool" aria-label="Remove the file" :aria-describedby="labelled" @click="remove"><dbx-icon name="x" /></button>
     </div>
-    <button v-else type="button" class="drop-empty" :aria-labelledby="labelled + ' ' + labelled + '-how'" :aria-describedby="described"
+    <button v-else type="button" class="drop-empty" :class="{ small: more }" :aria-labelledby="labelled + ' ' + labelled + '-how'" :aria-describedby="described"
             @click="$refs.input.click()">
       <dbx-icon :name="kind === 'image' ? 'image-plus' : 'film'" />
       <span :id="labelled + '-how'">{{ how }}<u v-if="!over && !touch">browse</u></span>
-      <small>{{ help }} {{ types }}.</small>
+      <small v-if="!more">{{ help }} {{ types }}.</small>
     </button>
     <p v-if="problem" class="problem" role="alert"><dbx-icon name="circle-alert" />{{ problem }}</p>
   </div>`,
@@ -64,6 +67,7 @@ export const DropZone = {
   computed: {
     how() {
       if (this.over) return "Drop it";
+      if (this.more) return this.touch ? "Choose another" : "Drop another or ";
       return this.touch ? `Choose ${this.noun}` : `Drop ${this.noun}${this.takesPaste ? ", paste" : ""} or `;
     },
     noun() {
@@ -89,6 +93,7 @@ export const DropZone = {
   },
   mounted() {
     document.addEventListener("paste", this.pasted);
+    if (this.given) this.take(this.given);
   },
   beforeUnmount() {
     document.removeEventListener("paste", this.pasted);
@@ -101,19 +106,22 @@ export const DropZone = {
     },
     dropped(event) {
       this.over = false;
-      if (event.dataTransfer.files.length) this.take(event.dataTransfer.files[0]);
+      this.got(event.dataTransfer.files);
     },
     picked(event) {
-      const [file] = event.target.files;
-      if (file) this.take(file);
+      this.got(event.target.files);
       event.target.value = ""; // so that the same file can be chosen again
     },
     pasted(event) {
       if (!this.takesPaste) return; // changes while mounted: the next empty field takes the next one
-      const [file] = event.clipboardData?.files ?? [];
-      if (!file || !file.type.startsWith(this.kind + "/")) return;
+      const files = event.clipboardData?.files ?? [];
+      if (!files[0]?.type.startsWith(this.kind + "/")) return;
       event.preventDefault();
-      this.take(file);
+      this.got(files);
+    },
+    got(files) {
+      if (this.multiple) this.$emit("files", [...files]);
+      else if (files.length) this.take(files[0]);
     },
     seen(event) {
       this.natural = `${event.target.naturalWidth} × ${event.target.naturalHeight}`;
@@ -125,11 +133,15 @@ export const DropZone = {
     stop() {
       this.busy?.abort();
     },
+    fail(problem) {
+      this.problem = problem;
+      this.$emit("failed", problem);
+    },
     async take(file) {
       this.busy?.abort();
       this.problem = "";
       if (!file.type.startsWith(this.kind + "/")) {
-        this.problem = `${file.name || "This file"} is not ${this.noun}. Use ${this.types}.`;
+        this.fail(`${file.name || "This file"} is not ${this.noun}. Use ${this.types}.`);
         return;
       }
       if (this.local) URL.revokeObjectURL(this.local);
@@ -143,7 +155,7 @@ export const DropZone = {
         const { media_type, width, height, size_bytes } = kept;
         this.$emit("chosen", kept.ref, { name: this.name, media_type, width, height, size_bytes });
       } catch (error) {
-        if (error.code !== "aborted") this.problem = error.problems?.[0]?.message ?? error.message;
+        this.fail(error.code === "aborted" ? "" : error.problems?.[0]?.message ?? error.message);
       } finally {
         if (this.busy === sending || this.busy?.done === sending.done) this.busy = null;
       }

@@ -2,9 +2,15 @@
 
 import { DropZone } from "./drop_zone.js";
 import { Icon } from "./icon.js";
+import { ImagesField } from "./images_field.js";
+import { LoraField } from "./lora_field.js";
+import { MaskField } from "./mask_field.js";
+import { TextsField, toldInside } from "./texts_field.js";
 import { problemWords } from "./words.js";
 
 const SEED_DICE = 2 ** 32;
+const LARGE = { texts: TextsField, images: ImagesField, mask: MaskField, lora: LoraField }; // widgets with a file of their own
+const FILES = ["image", "video", "images", "mask"];
 const RATIO = /^(\d+) × (\d+)/; // a label such as "832 × 480 landscape" gets a little picture of its shape
 
 export const Field = {
@@ -14,11 +20,13 @@ export const Field = {
     value: null, // what was touched, or undefined
     view: Object, // {shown, default, blocked}
     message: { type: String, default: "" }, // the server's problem
-    needed: Boolean, // required, empty, and Generate was pressed
-    file: { type: Object, default: null },
+    asked: Boolean, // Generate was pressed: what is left empty is told
+    needed: Boolean, // required, empty, and asked
+    files: Object, // what is known about each file reference
     takesPaste: Boolean,
+    around: Object, // of the form: {picture, first, count}
   },
-  emits: ["set", "file"],
+  emits: ["set", "file", "count"],
   template: `
   <div class="field" :class="{ half }" :data-field="field.name">
     <div class="label">
@@ -53,8 +61,8 @@ export const Field = {
     </div>
 
     <div v-else-if="field.widget === 'slider'" class="slide">
-      <input type="range" :min="field.minimum" :max="field.maximum" :step="field.step" :value="now" :disabled="blocked" :style="{ '--at': at }"
-             :aria-label="field.title" :aria-valuetext="now + ' ' + field.unit" @input="number($event.target.value)">
+      <input type="range" :min="field.minimum" :max="field.maximum" :step="field.step" :value="now ?? field.minimum" :disabled="blocked" :style="{ '--at': at }"
+             :aria-label="field.title" :aria-valuetext="now == null ? 'not set' : now + ' ' + field.unit" @input="number($event.target.value)">
       <span class="box"><input :id="id + '-in'" v-bind="common" type="number" inputmode="decimal" :min="field.minimum" :max="field.maximum"
              :step="field.step" :value="now" @input="number($event.target.value)"><em v-if="field.unit">{{ field.unit }}</em></span>
     </div>
@@ -73,7 +81,11 @@ export const Field = {
              :aria-label="field.title + (side ? ', second' : ', first')" :aria-invalid="!!problem" @input="pair(side, $event.target.value)">
     </div>
 
-    <drop-zone v-else-if="field.widget === 'image' || field.widget === 'video'" v-show="!blocked" :kind="field.widget" :value="value" :file="file"
+    <component v-else-if="large" :is="large" v-show="!blocked" :field="field" :value="now" :default="view.default" :message="message" :asked="asked"
+               :files="files" :picture="around.picture" :first="around.first" :count="around.count" :labelled="id" :described="id + '-help'" :blocked="blocked"
+               :wrong="!!problem" :takes-paste="takesPaste" @set="set" @file="(ref, file) => $emit('file', ref, file)" @count="$emit('count', $event)" />
+
+    <drop-zone v-else-if="field.widget === 'image' || field.widget === 'video'" v-show="!blocked" :kind="field.widget" :value="value" :file="files[value]"
                :labelled="id" :described="id + '-help'" :help="field.help" :wrong="!!problem" :takes-paste="takesPaste" @chosen="chosen" @removed="set(undefined)" />
 
     <input v-else-if="field.widget !== 'switch'" :id="id + '-in'" v-bind="common" :type="numeric ? 'number' : 'text'" :min="field.minimum"
@@ -92,13 +104,16 @@ export const Field = {
       return "p-" + this.field.name;
     },
     single() {
-      return !["choice", "pair", "image", "video", "switch"].includes(this.field.widget);
+      return !this.large && !["choice", "pair", "image", "video", "switch"].includes(this.field.widget);
+    },
+    large() {
+      return LARGE[this.field.widget];
     },
     half() {
       return ["number", "pair"].includes(this.field.widget);
     },
     quiet() {
-      return ["textarea", "image", "video"].includes(this.field.widget); // shown inside the widget
+      return ["textarea", ...FILES].includes(this.field.widget); // shown inside the widget
     },
     numeric() {
       return this.field.type === "integer" || this.field.type === "number";
@@ -111,11 +126,12 @@ export const Field = {
     },
     changed() {
       const touched = this.value !== undefined && this.value !== null;
-      const quiet = ["textarea", "text", "image", "video", "seed"].includes(this.field.widget);
+      const quiet = ["textarea", "text", "texts", "seed", ...FILES].includes(this.field.widget);
       return touched && !quiet && JSON.stringify(this.value) !== JSON.stringify(this.view.default);
     },
     shownDefault() {
       const value = this.view.default;
+      if (Array.isArray(value) && this.large) return value.length ? "what the preset has" : "none";
       return this.field.choices.find((choice) => choice.value === value)?.label ?? String(value);
     },
     common() {
@@ -127,17 +143,17 @@ export const Field = {
       };
     },
     problem() {
-      if (this.message) return problemWords(this.field.name, this.message);
+      if (this.message && !(this.field.widget === "texts" && toldInside(this.message))) return problemWords(this.field.name, this.message);
       const { max_length } = this.field;
       // The browser cuts what is pasted: that must not happen in silence.
-      if (max_length && String(this.now ?? "").length >= max_length)
+      if (max_length && !this.large && String(this.now ?? "").length >= max_length)
         return { text: `Full: at most ${max_length} characters fit, and what came after was left out.`, nearest: [] };
       if (!this.needed) return null;
-      const file = this.field.widget === "image" || this.field.widget === "video";
-      return { text: file ? "Choose a file first." : "Fill this in first.", nearest: [] };
+      return { text: FILES.includes(this.field.widget) ? "Choose a file first." : "Fill this in first.", nearest: [] };
     },
     at() {
       const { minimum, maximum } = this.field;
+      if (this.now == null) return "0%";
       const share = (Math.min(Math.max(Number(this.now), minimum), maximum) - minimum) / (maximum - minimum);
       return `${share * 100}%`;
     },

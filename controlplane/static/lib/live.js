@@ -2,15 +2,17 @@
 //
 //   snapshot ──> jobs by id ──patched by messages, guarded by seq──> islands, tab title, live region
 //
-// After every (re)connect the server sends a snapshot, so that nothing is lost by a cut socket.
+// After every (re)connect the server sends a snapshot, so that nothing is lost by a cut socket. It
+// leaves clips out, of which there may be hundreds a job, but for the jobs that are looked at.
 
 import { computed, reactive, watchEffect } from "vue";
 import { call, url } from "./api.js";
-import { headline } from "./words.js";
+import { headline, howFar } from "./words.js";
 
 const BACKOFF_MS = { first: 500, most: 8000 };
 const HEALTH_MS = { settled: 10_000, unsettled: 2000 }; // unsettled: no worker can take a job yet
 const KEEP_FINISHED = 200;
+const KEEP_CLIPS = 20; // jobs whose clips are known
 const SELECTED_KEY = "diffbox.job";
 const CREATE_PATH = /\/(create\/[^/]+)?$/;
 
@@ -23,7 +25,7 @@ export const live = reactive({
   jobs: {}, // id -> JobRecord
   selected: null, // id of the job on the stage
   health: null,
-  workflows: {}, // id -> {title, headline}
+  workflows: {}, // id -> {title, headline, and names of parameters: texts, clip, pictures}
   page: "", // the page's name, for the tab's title
   announcement: "",
 });
@@ -34,11 +36,12 @@ export const unfinished = computed(() => newestFirst.value.filter((job) => UNFIN
 export const ahead = (job) => unfinished.value.filter((other) => other.id < job.id).length;
 
 // An answer over HTTP may be older than what the socket told since. The socket itself is in order,
-// and a job that begins anew counts its events from 1 again.
+// and a job that begins anew counts its events from 1 again. Clips are undefined until they are known.
 export function put(record, { inOrder = false } = {}) {
   const known = live.jobs[record.id];
   if (!inOrder && known && (known.seq ?? 0) > (record.seq ?? 0)) return known;
-  live.jobs[record.id] = { ...record, preview: record.preview ?? known?.preview ?? null, told_at: Date.now() };
+  const preview = record.preview ?? known?.preview ?? null;
+  live.jobs[record.id] = { ...record, preview, clips: record.clips ?? known?.clips, told_at: Date.now() };
   return live.jobs[record.id];
 }
 
@@ -56,6 +59,32 @@ export async function cancelJob(id) {
     if (known) known.cancel_requested = false;
     throw error;
   }
+}
+
+// --- clips ---------------------------------------------------------------------------------------
+
+let socket = null;
+const looked = []; // ids of the jobs whose clips are wanted, the latest last
+
+export function watchClips(id) {
+  const at = looked.indexOf(id);
+  if (at >= 0) looked.splice(at, 1);
+  looked.push(id);
+  if (looked.length > KEEP_CLIPS) {
+    const left = live.jobs[looked.shift()];
+    if (left) delete left.clips;
+  }
+  if (live.connected && at < 0) subscribe([id]);
+}
+
+function subscribe(ids) {
+  socket.send(JSON.stringify({ type: "subscribe", job_ids: ids }));
+}
+
+// A clip takes the place of the one with its index and of all after that, but for the same one told again.
+function withClip(clips, { index, prompt, seed, artifact, init_bytes }) {
+  if (!clips || clips.some((clip) => clip.index === index && clip.artifact.url === artifact.url)) return clips;
+  return [...clips.filter((clip) => clip.index < index), { index, prompt, seed, artifact, init_bytes }];
 }
 
 // --- the stage's job -----------------------------------------------------------------------------
@@ -87,8 +116,10 @@ const patches = {
   "job:progress": (m, job) => ({
     status: "running",
     preview: m.preview ?? job.preview,
-    progress: { fraction: m.progress, stage: m.stage_id, step: m.step, steps: m.steps, eta_s: m.eta_s },
+    progress: { fraction: m.progress, stage: m.stage_id, step: m.step, steps: m.steps, eta_s: m.eta_s, clip: m.clip },
   }),
+  "job:clip": (m, job) => ({ clips: withClip(job.clips, m) }),
+  "job:steered": (m, job) => ({ plan: m.plan.rev > (job.plan?.rev ?? -1) ? m.plan : job.plan }),
   "job:complete": (m) => ({ status: "completed", artifacts: m.artifacts ?? [], metrics: m.metrics ?? {} }),
   "job:error": (m) => ({
     status: "failed",
@@ -143,12 +174,12 @@ let backoff = BACKOFF_MS.first;
 let started = false;
 
 function open() {
-  const socket = new WebSocket(url("/ws").replace(/^/, location.origin.replace(/^http/, "ws")));
+  socket = new WebSocket(url("/ws").replace(/^/, location.origin.replace(/^http/, "ws")));
   socket.onopen = () => {
     backoff = BACKOFF_MS.first;
     live.connected = true;
     live.lost = false;
-    socket.send(JSON.stringify({ type: "subscribe", job_ids: ["*"] }));
+    subscribe(["*", ...looked]);
     checkHealth();
   };
   socket.onmessage = (event) => apply(JSON.parse(event.data));
@@ -182,7 +213,7 @@ export function start() {
   document.addEventListener("visibilitychange", checkHealth);
   watchEffect(() => {
     const running = unfinished.value.find((job) => job.status === "running");
-    const percent = running ? `${Math.floor((running.progress?.fraction ?? 0) * 100)}% · ` : "";
-    document.title = `${percent}${live.page ? live.page + " · " : ""}diffbox`;
+    const far = running ? `${howFar(running)} · ` : "";
+    document.title = `${far}${live.page ? live.page + " · " : ""}diffbox`;
   });
 }

@@ -1,5 +1,6 @@
 // Numbers and states in words for people.
 
+import { clipWords, endless } from "./clips.js";
 import { live } from "./live.js";
 
 export const STATUS = {
@@ -23,13 +24,22 @@ export const stageWord = (id) => STAGE_WORDS[id] ?? "Starting";
 
 export function headline(job) {
   const { title, headline: name } = live.workflows[job.workflow] ?? {};
-  const text = name ? job.params?.[name] : "";
-  return (typeof text === "string" && text.trim()) || title || job.workflow;
+  const texts = [job.params?.[name]].flat();
+  const text = texts.find((one) => typeof one === "string" && one.trim());
+  return text?.trim() || title || job.workflow;
 }
 
 export const workflowTitle = (job) => live.workflows[job.workflow]?.title ?? job.workflow;
 
 export const percent = (job) => Math.floor((job.progress?.fraction ?? 0) * 100);
+
+// A share is told only where there is an end.
+export const howFar = (job) => (endless(job) ? clipWords(job) || "Endless" : `${percent(job)}%`);
+
+// What a progress bar tells to screen readers; without an end it has no value.
+export function barValue(job) {
+  return endless(job) ? { "aria-valuetext": howFar(job) } : { "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": percent(job) };
+}
 
 // The server's estimate, counted down since it was told.
 export function timeLeft(job, now) {
@@ -98,7 +108,12 @@ export function facts(artifact) {
 // Turns "num_frames=80 must be …; nearest: 77 or 81" into a sentence and the values to offer.
 export function problemWords(name, message) {
   let text = message;
-  if (text.startsWith(name)) text = text.slice(name.length).replace(/^=(\([^)]*\)|'[^']*'|\S+)/, "").replace(/^[:\s]+/, "");
+  if (text.startsWith(name)) {
+    text = text.slice(name.length);
+    const [whole, at, part] = text.match(/^\[(\d+)\](?:\.(\w+))?/) ?? [""];
+    text = text.slice(whole.length).replace(/^=(\([^)]*\)|'[^']*'|\S+)/, "").replace(/^[:\s]+/, "");
+    if (whole) text = `Number ${Number(at) + 1}${part ? `, ${part.replaceAll("_", " ")}` : ""}: ${text}`;
+  }
   const [sentence, tail] = text.split(/; nearest: /);
   const nearest = tail ? tail.split(" or ").map(Number).filter(Number.isFinite) : [];
   const capital = sentence.charAt(0).toUpperCase() + sentence.slice(1);
