@@ -29,7 +29,13 @@ class Icon(ui.element, component="icon.js"):
 
 
 class Shell(ui.element, component="shell.js"):
-    """Connection, worker, theme, sign out; also starts the page's WebSocket."""
+    """Connection, worker, theme, sign out; also starts the page's WebSocket.
+
+    Args:
+        workflows: id -> title, and the names of the parameters that all pages know: headline,
+            texts, clip, pictures.
+        sign_out: whether there is somebody to sign out.
+    """
 
     def __init__(self, *, workflows: dict[str, Any], sign_out: bool) -> None:
         super().__init__()
@@ -83,7 +89,7 @@ class Queue(ui.element, component="queue.js"):
 
 
 class JobPage(ui.element, component="job_page.js"):
-    """All about one job. `titles`: workflow id -> parameter -> title, unit, labels."""
+    """All about one job. `titles`: workflow id -> parameter -> title, unit, labels, widget."""
 
     def __init__(self, job_id: str, *, titles: dict[str, Any]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 // What was made, as a wall of posters that play under the pointer; a click opens the large view.
 
-import { call, go, url } from "diffbox/api.js";
-import { fill } from "diffbox/draft.js";
+import { call, url } from "diffbox/api.js";
+import { openForm } from "diffbox/draft.js";
 import { Icon } from "diffbox/icon.js";
 import { live, newestFirst, put, select } from "diffbox/live.js";
 import { duration, headline, outputs } from "diffbox/words.js";
@@ -30,8 +30,8 @@ export default {
     <div v-else-if="loaded" class="nothing">
       <span class="orb"><dbx-icon name="images" /></span>
       <h2>Nothing here yet</h2>
-      <p>Finished videos are kept here, to watch again and to download.</p>
-      <a class="btn primary" href="/">Create a video</a>
+      <p>Finished videos and pictures are kept here, to look at again and to download.</p>
+      <a class="btn primary" href="/">Create something</a>
     </div>
     <div v-if="next" class="more"><button type="button" class="btn" :disabled="busy" @click="more">{{ busy ? "Loading…" : "Show more" }}</button></div>
 
@@ -104,9 +104,8 @@ export default {
     reuse() {
       const { job } = this.shown;
       this.$refs.dialog.close();
-      fill(job.workflow, job.params);
       select(job.id);
-      go(`/create/${job.workflow}`);
+      openForm(job.workflow, job.params);
     },
   },
 };

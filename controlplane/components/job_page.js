@@ -1,18 +1,19 @@
 // One job: its picture, its stages with their times, what it was made with and what came of it.
 
 import { call, go, url } from "diffbox/api.js";
+import { clipWords } from "diffbox/clips.js";
 import { clock } from "diffbox/clock.js";
-import { fill } from "diffbox/draft.js";
+import { goOnAfter, openForm } from "diffbox/draft.js";
 import { Icon } from "diffbox/icon.js";
 import { fetchJob, live, select, UNFINISHED } from "diffbox/live.js";
+import { ParamsCard } from "diffbox/params_card.js";
+import { PlanEditor } from "diffbox/plan_editor.js";
 import { ago, bytes, duration, headline, moment, STAGES, stageWord, STATUS, took, workflowTitle } from "diffbox/words.js";
 import { runAgain, Viewer } from "diffbox/viewer.js";
 
-const COPIED_MS = 1500;
-
 export default {
-  components: { "dbx-icon": Icon, "dbx-viewer": Viewer },
-  props: { jobId: String, titles: Object }, // titles: workflow -> parameter -> {title, unit, labels}
+  components: { "dbx-icon": Icon, "dbx-viewer": Viewer, "params-card": ParamsCard, "plan-editor": PlanEditor },
+  props: { jobId: String, titles: Object }, // titles: workflow -> parameter -> {title, unit, labels, widget}
   template: `
   <div class="page job-page">
     <div v-if="missing" class="nothing">
@@ -29,12 +30,13 @@ export default {
       </header>
       <div class="job-grid">
         <div class="job-main">
-          <dbx-viewer :job="job" @reuse="reuse" @again="again" />
+          <dbx-viewer :job="job" clips @reuse="reuse" @again="again" @made="show" />
           <p v-if="problem" class="alert" role="alert">{{ problem }}</p>
         </div>
         <div class="job-side">
+          <plan-editor v-if="steers" :key="job.id" :job="job" @dirty="unsaved = $event" @goon="goOn" />
           <section class="card" aria-labelledby="stages-h">
-            <h2 id="stages-h">Stages</h2>
+            <h2 id="stages-h">Stages<span class="grow"></span><span class="dim num">{{ clipWords }}</span></h2>
             <ol class="steps">
               <li v-for="stage in stages" :key="stage.id" :class="stage.state">
                 <i class="mark" aria-hidden="true"><dbx-icon v-if="stage.state === 'past'" name="check" /></i>
@@ -61,23 +63,13 @@ export default {
               </li>
             </ul>
           </section>
-          <section class="card" aria-labelledby="params-h">
-            <h2 id="params-h">Parameters<span class="grow"></span>
-              <button type="button" class="btn quiet" @click="copy"><dbx-icon :name="copied ? 'check' : 'copy'" />{{ copied ? "Copied" : "Copy JSON" }}</button></h2>
-            <dl class="params">
-              <div v-for="row in params" :key="row.name" :class="{ long: row.long }">
-                <dt>{{ row.title }}</dt>
-                <dd v-if="row.picture"><img :src="row.picture" alt="" loading="lazy" width="96" height="64"></dd>
-                <dd v-else class="num">{{ row.value }}</dd>
-              </div>
-            </dl>
-          </section>
+          <params-card :job="job" :titles="titles[job.workflow] ?? {}" />
         </div>
       </div>
     </template>
     <div v-else class="nothing"><p class="dim">Looking for the job…</p></div>
   </div>`,
-  data: () => ({ missing: "", problem: "", copied: false, entered: {} }),
+  data: () => ({ missing: "", problem: "", unsaved: false, entered: {} }),
   computed: {
     job() {
       return live.jobs[this.jobId] ?? null;
@@ -87,6 +79,13 @@ export default {
     },
     open() {
       return UNFINISHED.has(this.job.status); // the viewer of an ended job has this button itself
+    },
+    // What was written and not saved stays when the job ends.
+    steers() {
+      return this.job.plan && this.job.clips && (this.open || this.unsaved);
+    },
+    clipWords() {
+      return clipWords(this.job);
     },
     status() {
       return this.job.cancel_requested && this.open ? "Cancelling…" : STATUS[this.job.status];
@@ -120,25 +119,23 @@ export default {
       ];
       return rows.filter(([, value]) => value);
     },
-    // What else the worker has measured: numbers by name, seconds when it ends in _s.
+    // What else the worker has measured: numbers by name, with the unit at its end.
     measured() {
       return Object.entries(this.job.metrics ?? {})
         .filter(([name, value]) => typeof value === "number" && !["seed", "total_s"].includes(name))
         .map(([name, value]) => {
-          const words = name.replace(/_s$/, "").replaceAll("_", " ");
-          return [words[0].toUpperCase() + words.slice(1), name.endsWith("_s") ? duration(value) : value];
+          const words = name.replace(/_(s|bytes)$/, "").replaceAll("_", " ");
+          return [words[0].toUpperCase() + words.slice(1), name.endsWith("_s") ? duration(value) : name.endsWith("_bytes") ? bytes(value) : value];
         });
-    },
-    params() {
-      const titles = this.titles[this.job.workflow] ?? {};
-      return Object.entries(this.job.params ?? {})
-        .filter(([, value]) => value !== null && value !== "")
-        .map(([name, value]) => this.row(name, value, titles[name] ?? {}));
     },
   },
   watch: {
     "job.progress.stage"(stage) {
       if (stage && !this.entered[stage]) this.entered[stage] = Date.now();
+    },
+    // The stages begin anew with each clip.
+    "job.progress.clip"(clip, before) {
+      if (before != null) this.entered = this.job.progress?.stage ? { [this.job.progress.stage]: Date.now() } : {};
     },
     "job.status"(status) {
       if (status === "queued") this.entered = {};
@@ -159,8 +156,10 @@ export default {
     // When each stage began, from the job's events; they are kept for a while only.
     async past() {
       const { events } = await call("GET", `/api/jobs/${this.jobId}/events`);
+      let clip = null;
       for (const event of events) {
-        if (event.type === "started") this.entered = {};
+        if (event.type === "started" || (event.type === "progress" && event.clip != null && clip !== null && event.clip !== clip)) this.entered = {};
+        if (event.type === "progress") clip = event.clip;
         if (event.type === "progress" && !this.entered[event.stage]) this.entered[event.stage] = Date.parse(event.at);
       }
     },
@@ -172,34 +171,23 @@ export default {
       const next = Object.values(this.entered).filter((at) => at > from).sort((a, b) => a - b)[0];
       return next ? duration((next - from) / 1000) : "";
     },
-    row(name, value, { title, unit, labels }) {
-      const upload = typeof value === "string" && value.startsWith("upload:") ? url("/api/uploads/" + value.slice(7)) : "";
-      const shown = labels?.[value] ?? (Array.isArray(value) ? value.join(" × ") : value === true ? "Yes" : value === false ? "No" : value);
-      return {
-        name,
-        title: title ?? name,
-        picture: upload,
-        value: unit ? `${shown} ${unit}` : String(shown),
-        long: typeof value === "string" && value.length > 40 && !upload,
-      };
-    },
     reuse() {
-      fill(this.job.workflow, this.job.params);
       select(this.job.id);
-      go(`/create/${this.job.workflow}`);
+      openForm(this.job.workflow, this.job.params);
+    },
+    goOn(texts) {
+      goOnAfter(this.job, this.job.clips.at(-1).index, texts);
+    },
+    show(id) {
+      go(`/jobs/${id}`);
     },
     async again() {
       this.problem = "";
       try {
-        go(`/jobs/${await runAgain(this.job)}`);
+        this.show(await runAgain(this.job));
       } catch (error) {
         this.problem = error.message;
       }
-    },
-    async copy() {
-      await navigator.clipboard.writeText(JSON.stringify({ workflow: this.job.workflow, params: this.job.params }, null, 2));
-      this.copied = true;
-      setTimeout(() => (this.copied = false), COPIED_MS);
     },
   },
 };

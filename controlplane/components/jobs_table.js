@@ -1,10 +1,11 @@
 // All jobs, newest first, by status; pages come from REST, rows on the screen stay live.
 
 import { call, url } from "diffbox/api.js";
+import { endless } from "diffbox/clips.js";
 import { clock } from "diffbox/clock.js";
 import { Icon } from "diffbox/icon.js";
 import { cancelJob, live, newestFirst, put, UNFINISHED } from "diffbox/live.js";
-import { ago, headline, outputs, percent, stageWord, STATUS, timeLeft, took, workflowTitle } from "diffbox/words.js";
+import { ago, barValue, headline, howFar, outputs, stageWord, STATUS, timeLeft, took, workflowTitle } from "diffbox/words.js";
 
 const PAGE = 30;
 const FILTERS = [["", "All"], ...Object.entries(STATUS)];
@@ -31,8 +32,8 @@ export default {
             <span class="dim num">{{ note(job) }}</span></span>
         </a>
         <button v-if="open(job)" type="button" class="tool" :disabled="job.cancel_requested" :aria-label="'Cancel ' + headline(job)" @click="cancel(job)"><dbx-icon name="x" /></button>
-        <div v-if="job.status === 'running'" class="bar" role="progressbar" :aria-label="'Progress of ' + headline(job)" aria-valuemin="0"
-             aria-valuemax="100" :aria-valuenow="percent(job)"><i :style="{ transform: 'scaleX(' + (job.progress?.fraction ?? 0) + ')' }"></i></div>
+        <div v-if="job.status === 'running'" class="bar" role="progressbar" :aria-label="'Progress of ' + headline(job)" v-bind="barValue(job)"
+             :class="{ busy: endless(job) }"><i :style="{ transform: 'scaleX(' + (job.progress?.fraction ?? 0) + ')' }"></i></div>
       </li>
     </ul>
     <div v-else-if="loaded" class="nothing">
@@ -40,7 +41,7 @@ export default {
       <h2>{{ status ? "No job is " + statusWord.toLowerCase() : "No jobs yet" }}</h2>
       <p>{{ status ? "Jobs with another status may be there." : "Everything that you generate is listed here." }}</p>
       <button v-if="status" type="button" class="btn" @click="status = ''">Show all</button>
-      <a v-else class="btn primary" href="/">Create a video</a>
+      <a v-else class="btn primary" href="/">Create something</a>
     </div>
     <div v-if="next" class="more"><button type="button" class="btn" :disabled="busy" @click="more">{{ busy ? "Loading…" : "Show more" }}</button></div>
   </div>`,
@@ -67,7 +68,8 @@ export default {
     headline,
     workflowTitle,
     ago,
-    percent,
+    barValue,
+    endless,
     open: (job) => UNFINISHED.has(job.status),
     word: (job) => (job.cancel_requested && UNFINISHED.has(job.status) ? "Cancelling…" : STATUS[job.status]),
     picture(job) {
@@ -75,7 +77,7 @@ export default {
       return still ? url(still.url) : job.preview;
     },
     note(job) {
-      if (job.status === "running") return `${stageWord(job.progress?.stage)} · ${percent(job)}% · ${timeLeft(job, clock.now)}`;
+      if (job.status === "running") return [stageWord(job.progress?.stage), howFar(job), !endless(job) && timeLeft(job, clock.now)].filter(Boolean).join(" · ");
       if (job.status === "failed") return job.error?.message ?? "";
       return job.status === "completed" ? took(job) : "";
     },

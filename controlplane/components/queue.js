@@ -1,10 +1,11 @@
 // The queue beside the stage: what waits and runs, then what was made lately.
 
+import { endless } from "diffbox/clips.js";
 import { clock } from "diffbox/clock.js";
 import { Icon } from "diffbox/icon.js";
 import { cancelJob, live, newestFirst, select, UNFINISHED } from "diffbox/live.js";
 import { url } from "diffbox/api.js";
-import { ago, headline, outputs, percent, stageWord, STATUS, timeLeft } from "diffbox/words.js";
+import { ago, barValue, headline, howFar, outputs, stageWord, STATUS, timeLeft } from "diffbox/words.js";
 
 const ROWS = 30;
 
@@ -27,8 +28,8 @@ export default {
           </button>
           <button v-if="open(job)" type="button" class="tool" :disabled="job.cancel_requested" :aria-label="'Cancel ' + headline(job)" title="Cancel" @click="cancel(job)">
             <dbx-icon name="x" /></button>
-          <div v-if="job.status === 'running'" class="bar" role="progressbar" :aria-label="'Progress of ' + headline(job)" aria-valuemin="0"
-               aria-valuemax="100" :aria-valuenow="percent(job)"><i :style="{ transform: 'scaleX(' + (job.progress?.fraction ?? 0) + ')' }"></i></div>
+          <div v-if="job.status === 'running'" class="bar" role="progressbar" :aria-label="'Progress of ' + headline(job)" v-bind="barValue(job)"
+               :class="{ busy: endless(job) }"><i :style="{ transform: 'scaleX(' + (job.progress?.fraction ?? 0) + ')' }"></i></div>
         </li>
       </ul>
       <p v-if="problem" class="alert" role="alert">{{ problem }}</p>
@@ -50,7 +51,8 @@ export default {
   },
   methods: {
     headline,
-    percent,
+    barValue,
+    endless,
     open: (job) => UNFINISHED.has(job.status),
     picture(job) {
       const { still } = outputs(job);
@@ -61,7 +63,7 @@ export default {
       if (job.cancel_requested && UNFINISHED.has(job.status)) return "Cancelling…";
       if (job.status !== "running") return `${STATUS[job.status]} · ${ago(job.finished_at ?? job.created_at, clock.now)}`;
       const left = timeLeft(job, clock.now);
-      return `${percent(job)}% · ${left === "estimating…" ? stageWord(job.progress?.stage) : left}`;
+      return `${howFar(job)} · ${left === "estimating…" ? stageWord(job.progress?.stage) : left}`;
     },
     show(job) {
       select(job.id);

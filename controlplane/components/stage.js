@@ -1,9 +1,8 @@
 // The stage: the job that is looked at, or an invitation when there is none.
 
-import { fill } from "diffbox/draft.js";
+import { openForm } from "diffbox/draft.js";
 import { Icon } from "diffbox/icon.js";
-import { chosen, fetchJob, live, select, unfinished } from "diffbox/live.js";
-import { go } from "diffbox/api.js";
+import { chosen, fetchJob, live, select, UNFINISHED, unfinished } from "diffbox/live.js";
 import { headline } from "diffbox/words.js";
 import { runAgain, Viewer } from "diffbox/viewer.js";
 
@@ -16,14 +15,15 @@ export default {
       <header class="stage-head">
         <p class="cut" :title="name">{{ name }}</p>
         <span class="grow"></span>
+        <a v-if="steers" class="btn" :href="'/jobs/' + job.id"><dbx-icon name="sliders-horizontal" />Change what comes</a>
         <a class="btn quiet" :href="'/jobs/' + job.id">Details<dbx-icon name="chevron-right" /></a>
       </header>
-      <dbx-viewer :job="job" @reuse="reuse" @again="again" />
+      <dbx-viewer :job="job" clips @reuse="reuse" @again="again" @made="open" />
       <p v-if="problem" class="alert" role="alert">{{ problem }}</p>
     </template>
     <div v-else class="welcome">
       <div class="frames" aria-hidden="true"><i></i><i></i><i><dbx-icon name="play" /></i></div>
-      <h2>Your video appears here</h2>
+      <h2>The result appears here</h2>
       <p>Add a picture, say what should happen, and press Generate. You can watch while it is made.</p>
       <button type="button" class="btn" @click="begin">Start with a picture</button>
     </div>
@@ -35,6 +35,9 @@ export default {
     },
     name() {
       return headline(this.job);
+    },
+    steers() {
+      return this.job.plan && UNFINISHED.has(this.job.status);
     },
   },
   async mounted() {
@@ -61,9 +64,7 @@ export default {
       }
     },
     reuse() {
-      fill(this.job.workflow, this.job.params);
-      if (this.job.workflow !== this.workflow) go(`/create/${this.job.workflow}`);
-      else document.querySelector(".form")?.scrollIntoView({ block: "start" });
+      openForm(this.job.workflow, this.job.params);
       live.announcement = "The form holds the settings of this job";
     },
     async again() {

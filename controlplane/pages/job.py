@@ -25,6 +25,7 @@ def _titles() -> dict[str, Any]:
             field.name: {
                 "title": field.title,
                 "unit": field.unit,
+                "widget": field.widget,
                 "labels": {choice.value: choice.label for choice in field.choices},
             }
             for field in forms.form_of(workflow, ready=()).fields

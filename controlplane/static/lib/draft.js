@@ -2,6 +2,7 @@
 
 import { reactive, watch } from "vue";
 import { go } from "./api.js";
+import { live } from "./live.js";
 
 const SAVE_MS = 150;
 const TIER_KEY = "diffbox.tier"; // a taste, so it is shared by all tabs
@@ -55,4 +56,13 @@ export function openForm(workflow, params) {
   const form = document.querySelector(`.form[data-workflow="${workflow}"]`);
   if (form) form.scrollIntoView({ block: "start" });
   else go(`/create/${workflow}`);
+}
+
+// The form for a job that goes on after a clip of this one: with its settings, but for another seed
+// and other prompts, which are empty where none are given.
+export function goOnAfter(job, index, prompts = []) {
+  const { clip, texts } = live.workflows[job.workflow];
+  const { seed, [texts]: before, ...rest } = job.params;
+  openForm(job.workflow, { ...rest, ...(prompts.length && { [texts]: prompts }), [clip]: `clip:${job.id}/${index}` });
+  live.announcement = `The form goes on after clip ${index + 1}`;
 }

@@ -3,7 +3,7 @@
 import { call, url } from "./api.js";
 import { ClipStrip } from "./clip_strip.js";
 import { seconds } from "./clips.js";
-import { openForm } from "./draft.js";
+import { goOnAfter } from "./draft.js";
 import { HlsPlayer } from "./hls_player.js";
 import { Icon } from "./icon.js";
 import { live, UNFINISHED } from "./live.js";
@@ -94,13 +94,8 @@ export const Film = {
       this.chosen = what;
       this.whole = this.finished();
     },
-    // The form with this job's settings: it is for other prompts, and for another seed.
     goOn(index) {
-      const { workflow, id, params } = this.job;
-      const { clip, texts } = live.workflows[workflow];
-      const { seed: _, [texts]: __, ...rest } = params;
-      openForm(workflow, { ...rest, [clip]: `clip:${id}/${index}` });
-      live.announcement = `The form goes on after clip ${index + 1}`;
+      goOnAfter(this.job, index);
     },
     async again() {
       this.problem = "";
