@@ -1,6 +1,6 @@
 """From a catalog row to a WanVideoPipeline: which files, where they are kept, and what went wrong.
 
-    locate ──> check headers ──> placement ──> from_pretrained, one file set at a time
+    locate ──> check headers ──> placement ──> from_pretrained: read and build, file by file
 
 Nothing is ever downloaded here. High stands before low: DiffSynth takes the first as `dit` and the
 second as `dit2`, and could not tell them apart.
@@ -14,6 +14,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from core.errors import ModelMissing, OutOfMemory
 from core.pipelines import demo_wan, imports
 from core.pipelines.device import dtype_for, host_memory
 from core.pipelines.placement import Placement, choose
+from core.pipelines.reading import Target, Tensors, read_tensors
 from core.pipelines.stock import ModelConfig, WanVideoPipeline, check_hooks
 from core.protocol import Device, Stage
 from core.run import Run
@@ -115,7 +117,13 @@ def prepared(row: ModelRef, run: Run, *, config: CoreConfig, device: Device) -> 
         "torch_dtype": dtype,
         "device": device.kind,
         "model_configs": [
-            LocalModel.of(paths[file], placement.fields(dtype), step_of(run, len(files) + index))
+            LocalModel.of(
+                paths[file],
+                placement.fields(dtype),
+                step_of(run, len(files) + index),
+                target=target_of(placement, device, dtype),
+                check=run.check,
+            )
             for index, file in enumerate(files)
         ],
         "vram_limit": placement.vram_limit_gib,
@@ -156,29 +164,61 @@ def unknown_files(title: str) -> Iterator[None]:
         raise ModelMissing(f"a file of {title} holds no known model. {error}") from error
 
 
+def nothing() -> None:
+    """There is nothing to tell or to ask."""
+
+
 def step_of(run: Run, done: int) -> Callable[[], None]:
     """What tells that `done` steps are finished, when DiffSynth comes to a file."""
     return lambda: run.step(done)
 
 
+def target_of(placement: Placement, device: Device, dtype: torch.dtype) -> Target | None:
+    """Where files are read to, as DiffSynth would; None for those that stay on the disk."""
+    fields = placement.fields(dtype)
+    if placement.name == "disk":
+        return None
+    return Target(
+        device=fields.get("offload_device", device.kind), dtype=fields.get("offload_dtype", dtype)
+    )
+
+
 class LocalModel(ModelConfig):  # type: ignore[misc]  # diffsynth is untyped
-    """Files that are here: what DiffSynth calls before each file downloads nothing, ever."""
+    """Files that are here: instead of downloading them, DiffSynth has them read."""
 
     before: Callable[[], None]
+    read: Callable[[], Tensors] | None
 
     @classmethod
     def of(
-        cls, paths: Sequence[Path], fields: dict[str, Any], before: Callable[[], None]
+        cls,
+        paths: Sequence[Path],
+        fields: dict[str, Any],
+        before: Callable[[], None],
+        *,
+        target: Target | None = None,
+        check: Callable[[], None] = nothing,
     ) -> LocalModel:
-        """As DiffSynth wants it: one path, or the list of shards."""
+        """As DiffSynth wants it: one path, or the list of shards.
+
+        Args:
+            paths: the files.
+            fields: how they are kept.
+            before: called when DiffSynth comes to the files.
+            target: where they are read to; None leaves that to DiffSynth.
+            check: called between tensors; what it raises ends the loading.
+        """
         names = [str(path) for path in paths]
         model = cls(path=names[0] if len(names) == 1 else names, **fields)
         model.before = before
+        model.read = partial(read_tensors, paths, target, check) if target else None
         return model
 
     def download_if_necessary(self) -> None:
-        """Tell progress, and stop here if the job was cancelled."""
+        """Tell progress, stop here if the job was cancelled, and read the weights."""
         self.before()
+        if self.read is not None:
+            self.state_dict = self.read()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from core.pipelines.loading import (
     Loaded,
     LocalModel,
     check_roles,
+    nothing,
     out_of_memory,
     prepared,
     printed_to_log,
@@ -68,7 +69,7 @@ def load_controlnet(loaded: Loaded, use: ControlnetUse) -> Any:
         OutOfMemory: it does not fit.
     """
     pipe, placement = loaded.pipe, loaded.placement
-    model = LocalModel.of([use.path], placement.fields(pipe.torch_dtype), _nothing)
+    model = LocalModel.of([use.path], placement.fields(pipe.torch_dtype), nothing)
     title = f"the controlnet {use.id}"
     with printed_to_log(), out_of_memory("loading " + title), unknown_files(title):
         pool = pipe.download_and_load_models([model], placement.vram_limit_gib)
@@ -76,7 +77,3 @@ def load_controlnet(loaded: Loaded, use: ControlnetUse) -> Any:
     if controlnet is None:
         raise ModelMissing(f"{use.path} holds no blockwise controlnet")
     return QwenImageBlockwiseMultiControlNet([controlnet])
-
-
-def _nothing() -> None:
-    """There is nothing to tell before a single file."""
