@@ -22,7 +22,7 @@ def files(root: Path) -> list[str]:
 def test_a_committed_file_is_in_place_with_its_hash(tmp_path: Path) -> None:
     with LocalStorage(tmp_path).new_file(JOB, "a.mp4") as file:
         file.path.write_bytes(b"film")
-        assert files(tmp_path) == ["job-1/2/.a.mp4.partial.mp4"]
+        assert files(tmp_path) == ["job-1/2/.a.mp4.2.partial.mp4"]
         stored = file.commit()
     assert files(tmp_path) == ["job-1/2/a.mp4"]
     assert stored.sha256 == hashlib.sha256(b"film").hexdigest()

@@ -133,13 +133,14 @@ def test_weights_that_arrive_while_the_worker_runs_are_told(
     queue: Queue, module_pods: Pods
 ) -> None:
     row = catalog.model("wan2.2-i2v-a14b")
+    demos = tuple(model.id for model in catalog.MODELS if model.demo)
 
     def told() -> set[tuple[str, ...]]:
         return {worker.models for worker in queue.workers()}
 
-    wait_until(lambda: told() == {("wan-demo",)})
+    wait_until(lambda: told() == {demos})
     for file in row.files:
         path = module_pods.folder / "models" / "base" / file.repo / file.pattern.replace("*", "x")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    wait_until(lambda: told() == {(row.id, "wan-demo")})
+    wait_until(lambda: told() == {(row.id, *demos)})
