@@ -124,8 +124,9 @@ export default {
       return Object.entries(this.job.metrics ?? {})
         .filter(([name, value]) => typeof value === "number" && !["seed", "total_s"].includes(name))
         .map(([name, value]) => {
-          const words = name.replace(/_(s|bytes)$/, "").replaceAll("_", " ");
-          return [words[0].toUpperCase() + words.slice(1), name.endsWith("_s") ? duration(value) : name.endsWith("_bytes") ? bytes(value) : value];
+          const [, words, unit] = name.match(/^(.+?)(?:_(s|bytes|gib))?$/);
+          const shown = { s: duration, bytes, gib: (count) => `${count} GiB` }[unit]?.(value) ?? value;
+          return [words[0].toUpperCase() + words.slice(1).replaceAll("_", " "), shown];
         });
     },
   },

@@ -257,3 +257,80 @@ def test_a_lora_that_is_wrong_is_a_problem_at_its_field() -> None:
 def test_schemas_hold_no_reference_that_counts_from_their_own_root() -> None:
     for known in workflows():
         assert "$ref" not in str(known.params.model_json_schema())
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+SVI: Workflow[Any] = workflow("svi")
+QWEN: Workflow[Any] = workflow("qwen")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "widget", "most"),
+    [
+        (SVI, "prompts", "texts", 1000),
+        (QWEN, "edit_images", "images", 3),
+        (QWEN, "inpaint_mask", "mask", None),
+        (QWEN, "lora", "lora", 16),
+        (SVI, "continue_from", "clip", None),
+    ],
+)
+def test_lists_masks_and_clips_have_widgets_of_their_own(
+    recipe: Workflow[Any], name: str, widget: str, most: int | None
+) -> None:
+    found = field(name, form_of(recipe, ()))
+
+    assert (found.widget, found.max_items) == (widget, most)
+
+
+def test_a_list_of_texts_names_the_job_and_the_parameter_that_counts_it() -> None:
+    form = form_of(SVI, ())
+
+    assert form.headline == "prompts"
+    assert field("prompts", form).counted_by == "num_clips"
+
+
+def test_a_lora_s_texts_and_numbers_come_from_the_schema_of_its_items() -> None:
+    wan = {part.name: part for part in field("lora").parts}
+    qwen = [part.name for part in field("lora", form_of(QWEN, ())).parts]
+
+    assert list(wan) == ["high", "low", "high_strength", "low_strength"]
+    assert qwen == ["file", "strength"]
+    assert (wan["high"].type, wan["high"].minimum) == ("string", None)
+    strength = wan["high_strength"]
+    assert (strength.type, strength.default, strength.minimum, strength.maximum) == (
+        "number",
+        1.0,
+        -4.0,
+        4.0,
+    )
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_an_empty_list_that_is_required_is_missing_and_no_problem_yet(value: object) -> None:
+    view = view_of(SVI, {"prompts": value, "input_image": PICTURE}, ())
+
+    assert view.missing == ("prompts",)
+    assert view.problems == ()
+
+
+def test_an_empty_list_of_ones_own_wins_over_a_preset_s() -> None:
+    values = {**GIVEN, "preset": "i2v-demo-lightning", "lora": []}
+    view = view_of(I2V, values, ())
+
+    assert view.counting(values)["lora"] == []
+    assert [problem.field for problem in view.problems] == ["lora"]  # its steps need the LoRA
+
+
+def test_a_blank_prompt_is_told_with_its_number() -> None:
+    [problem] = view_of(SVI, {"prompts": ["a", " "], "input_image": PICTURE}, ()).problems
+
+    assert problem.field == "prompts"
+    assert "number 2 is blank" in problem.message
+
+
+def test_without_an_end_the_number_of_clips_does_not_count() -> None:
+    view = view_of(SVI, {"infinite_mode": True, "num_clips": 3}, ())
+
+    assert not view.fields["num_clips"].shown
+    assert view.counting({"num_clips": 3}) == {}

@@ -24,7 +24,7 @@ export const TextsField = {
   template: `
   <div role="group" :aria-labelledby="labelled">
     <text-rows :rows="rows" :first="first" :noun="noun" :least="1" :most="field.max_items ?? Infinity" :problems="problems" :described="described"
-               :placeholder="field.help" :disabled="blocked" @change="change" />
+               placeholder="What happens?" :disabled="blocked" @change="change" />
     <p v-if="tail" class="tail" role="status">{{ tail }}<button v-if="over" type="button" class="chip" @click="$emit('count', rows.length)">Make {{ rows.length }}</button></p>
   </div>`,
   data() {

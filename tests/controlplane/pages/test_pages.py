@@ -97,7 +97,19 @@ async def test_the_shell_knows_what_names_a_job_and_offers_no_sign_out_without_p
     await user.open("/")
     shell = only(user, Shell)
 
-    assert shell.props["workflows"]["i2v"] == {"title": "Image to video", "headline": "prompt"}
+    assert shell.props["workflows"]["i2v"] == {
+        "title": "Image to video",
+        "headline": "prompt",
+        "texts": "",
+        "clip": "",
+        "pictures": "input_image",
+    }
+    clips = shell.props["workflows"]["svi"]
+    assert (clips["headline"], clips["texts"], clips["clip"]) == (
+        "prompts",
+        "prompts",
+        "continue_from",
+    )
     assert shell.props["sign-out"] is False
 
 
