@@ -185,7 +185,9 @@ class Jobs:
         record = self._live.get(job_id)
         if reply == "steered" and record is not None:
             # Not with the event: who is told that it is done may send the next change at once.
-            self._live[job_id] = apply(record, Steered(job_id=job_id, plan=plan, seq=record.seq))
+            record = apply(record, Steered(job_id=job_id, plan=plan, seq=record.seq))
+            self._live[job_id] = record
+            self._store.put(record, self._store.cursor(job_id))
         return reply
 
     def get(self, job_id: str) -> JobRecord:

@@ -200,6 +200,8 @@ class JobStore:
                 self._write_soon()
             assert self._writing is not None
             await asyncio.shield(self._writing)
+            # To wait for what is done lets nobody else run, and `_written` may still have to.
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Flush and give the file to others."""

@@ -125,10 +125,10 @@ def test_a_wrong_message_is_answered_and_the_connection_stays(
 
 def test_clips_and_plans_are_told_as_they_come(api: Served, tmp_path: Path) -> None:
     with api.ws() as socket:
+        ask(socket, "subscribe", "*")
+        read(socket)
         job_id = api.submit("clips", prompts=["a", "b"], num_clips=2, prompt=str(tmp_path))
-        ask(socket, "subscribe", job_id)
-        begun = read_until(socket, "job:progress")[-1]
-        assert begun["clip"] in (None, 0)
+        assert read_until(socket, "job:progress")[-1]["clip"] == 0
         api.http.patch(f"/api/jobs/{job_id}/plan", json={"rev": 0, "prompts": ["a", "x"]})
         steered = read_until(socket, "job:steered")[-1]
         for index in range(2):

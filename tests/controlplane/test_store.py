@@ -52,6 +52,16 @@ async def test_changes_are_written_by_themselves_soon(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_flush_right_after_a_write_ends(tmp_path: Path) -> None:
+    """The write is done and what follows from it is not: waiting for it would go on for ever."""
+    store = JobStore(tmp_path / "jobs.json")
+    store.put(record(), "")
+    while not ((writing := store._writing) and writing.done()):
+        await asyncio.sleep(0)
+    await store.flush()
+    await store.close()
+
+
 async def test_many_changes_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = 0
     write = AtomicStorage.write

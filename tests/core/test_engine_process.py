@@ -108,9 +108,11 @@ def test_a_deaf_child_is_killed_after_the_grace_and_the_next_job_runs(
 
 def test_a_job_that_hangs_is_killed_and_fails_as_timeout(child_env: dict[str, str]) -> None:
     process = EngineProcess(engine.PATH, stall_s=0.5, env=child_env)
+    process.wait_ready()  # spawning it may take longer than that
     hung = run(process, "deaf", seconds=60)
     assert isinstance(hung, Failed)
     assert (hung.code, hung.message) == ("timeout", "the job hung: nothing happened for 0.5 s")
+    process.wait_ready()
     assert isinstance(run(process, "noop"), Completed)
     process.close()
 
@@ -193,7 +195,7 @@ def test_a_plan_is_forgotten_with_its_job_and_never_another_jobs(process: Engine
 
     assert not process.steer(first.id, changed(1, finish=True))
     assert clips_of(first, finish_it) < 3
-    again = first.model_copy(update={"id": "again"})
+    again = first.model_copy(update={"attempt": 2})
     assert clips_of(again, go) == 3
     assert not process.steer(first.id, changed(2))
 

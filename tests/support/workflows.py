@@ -208,9 +208,9 @@ class Clips(Workflow[ClipsParams]):
         clips += run.clips.made(clips[-1] if clips else None, {})
         for clip in clips:
             run.tell_clip(clip)
-        while (plan := run.plan()) and plan.wants(index := len(clips)):
+        while _plan(run).wants(index := len(clips)):
             run.begin_clip(index)
-            prompt = plan.prompt(index)
+            prompt = _plan(run).prompt(index)
             self._wait(params, run, index)
             at = place(clips[-1] if clips else None, prompt=prompt, seed=index, settings={})
             clips.append(self._store(run, at))
@@ -233,6 +233,12 @@ class Clips(Workflow[ClipsParams]):
             segment = file.commit()
         shape = ClipShape(size=(32, 32), fps=8, frames=4, init_bytes=4)
         return run.clips.add(at, shape, segment, latents=Path.touch, pixels={})
+
+
+def _plan(run: Run) -> Plan:
+    plan = run.plan()
+    assert plan, "every job of clips has one"
+    return plan
 
 
 ALL = ",".join(

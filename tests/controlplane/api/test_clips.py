@@ -149,9 +149,7 @@ def test_a_thousand_long_prompts_fit_into_a_change(gate: Gate) -> None:
     gate.being_made(0)
     prompts = ["a", *["b" * 10_000] * 999]
     assert gate.patch(rev=0, prompts=prompts, num_clips=1000).status_code == 200
-    assert gate.patch(rev=1, finish=True).status_code == 200
-    gate.ended()
-    assert gate.prompts() == ["a"]
+    assert len(gate.record()["plan"]["prompts"]) == 1000
 
 
 def test_a_list_of_jobs_has_plans_but_no_clips(api: Served, gate: Gate) -> None:
