@@ -56,6 +56,8 @@ export default {
     start();
   },
   mounted() {
+    // Quasar's bar at the top would blink with each request of a playlist.
+    Quasar.LoadingBar?.setDefaults({ hijackFilter: () => false });
     this.applyTheme();
   },
   methods: {

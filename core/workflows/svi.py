@@ -64,6 +64,7 @@ class SviParams(WanParams):
         tier=BASIC,
         unit="clips",
         title="Clips",
+        widget="number",
         help="How many clips are made.",
         when={"infinite_mode": False},
         ge=1,
