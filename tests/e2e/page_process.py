@@ -18,9 +18,11 @@ READY_S = 60
 STOP_S = 30
 WITHOUT_TORCH = {
     "DIFFBOX_ENGINE": PATH,
-    "DIFFBOX_WORKFLOWS": "tests.support.workflows:Sleeper,tests.support.workflows:Raiser",
+    "DIFFBOX_WORKFLOWS": ",".join(
+        f"tests.support.workflows:{name}" for name in ("Sleeper", "Raiser", "Clips")
+    ),
 }
-"""An engine that makes no pictures: `sleeper` takes its time, `raiser` fails."""
+"""An engine that makes no pictures: `sleeper` takes its time, `raiser` fails, `clips` waits."""
 
 
 class PageProcess:

@@ -77,3 +77,19 @@ async def expect_running(page: Page) -> None:
     bar = stage(page).get_by_role("progressbar")
     await expect(bar).to_be_visible()
     await expect(bar).not_to_have_attribute("aria-valuenow", "0")
+
+
+def clips(page: Page) -> Locator:
+    """The clips of the job that is shown, to choose from."""
+    return page.get_by_role("list", name="Clips", exact=True)
+
+
+def plan(page: Page) -> Locator:
+    """Where the clips to come are changed."""
+    return page.get_by_role("region", name="Clips to come")
+
+
+async def open_job(page: Page, url: str, job_id: str) -> None:
+    """The page of one job."""
+    await page.goto(f"{url}/jobs/{job_id}")
+    await page.wait_for_function("window.did_handshake === true")
