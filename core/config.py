@@ -106,6 +106,12 @@ class Env:
         raise ConfigError(f"{name}={raw!r} is not one of 1, true, yes, on, 0, false, no, off")
 
 
+def keep_compiled(config: CoreConfig) -> None:
+    """Have torch keep what it compiles in `compiled_dir` from now on."""
+    # Over what is there: torch fills it in by itself, so nobody can tell whether a person did.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(config.compiled_dir)
+
+
 class CoreFields(TypedDict):
     """`CoreConfig`'s fields, for the classes that extend it."""
 

@@ -16,7 +16,7 @@ import torch
 from core import catalog, weights
 from core.catalog import Family, ModelRef
 from core.config import CoreConfig
-from core.pipelines import attention, demo, imports
+from core.pipelines import attention, compiling, demo, imports
 from core.pipelines.adapter import Adapter
 from core.pipelines.device import dtype_for
 from core.pipelines.loading import load_wan
@@ -46,6 +46,8 @@ def build(spec: PipelineSpec, run: Run, *, config: CoreConfig, device: Device) -
 def _wan_video(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> WanVideo:
     attention.choose(config.attention, wan_video_dit)
     loaded = load_wan(row, run, config=config, device=device)
+    if config.compile:
+        compiling.compile_blocks(loaded, config)
     dtype = dtype_for(device)
 
     def encode(picture: torch.Tensor) -> torch.Tensor:
@@ -68,6 +70,8 @@ def _qwen_image(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> 
 
     attention.choose(config.attention, stock_qwen.qwen_image_dit)
     loaded = loading_qwen.load_qwen(row, run, config=config, device=device)
+    if config.compile:
+        compiling.compile_blocks(loaded, config)
     name = attention.name_of(stock_qwen.qwen_image_dit)
     return qwen_image.QwenImage(
         loaded,
@@ -95,6 +99,7 @@ def _provenance(
         "device": device.name,
         "dtype": str(dtype_for(device)).removeprefix("torch."),
         "attention": attention,
+        "compiled": config.compile,
         **({"demo": demo_recipe} if row.demo else {}),
     }
 
