@@ -50,7 +50,7 @@ def main(action: str, argv: Sequence[str]) -> int:
         return 0
     args = parser.parse_args(argv)
     if action == "steer":
-        record = _steered(server, record, args)
+        record = steered(server, record, args)
     print("\n".join(rows(record)))
     return 0
 
@@ -107,7 +107,7 @@ def _after(args: argparse.Namespace, record: JobRecord) -> int:
     return record.clips[-1].index
 
 
-def _steered(server: Server, record: JobRecord, args: argparse.Namespace) -> JobRecord:
+def steered(server: Server, record: JobRecord, args: argparse.Namespace) -> JobRecord:
     """The job after the change; when somebody else was quicker, on top of theirs."""
     try:
         return _patched(server, record, args)

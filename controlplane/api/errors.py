@@ -87,10 +87,20 @@ async def _expected(_: Request, error: Exception) -> Response:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    """A path or query parameter that FastAPI refused."""
+    """A parameter of path or query, or a part of the body, that FastAPI refused."""
     assert isinstance(error, RequestValidationError)
-    problems = [Problem(field=str(e["loc"][-1]), message=str(e["msg"])) for e in error.errors()]
-    message = "; ".join(f"{p.field}: {p.message}" for p in problems)
+    found = error.errors()
+    if any(e["type"] == "json_invalid" for e in found):
+        return error_response(400, BadRequest.code, "the body is not valid JSON")
+    # The place begins with "path", "query" or "body"; then come names, and numbers in lists.
+    places = [[str(part) for part in e["loc"][1:]] for e in found]
+    problems = [
+        Problem(field=place[0] if place else "", message=str(e["msg"]))
+        for place, e in zip(places, found, strict=True)
+    ]
+    message = "; ".join(
+        f"{'.'.join(place) or 'body'}: {e['msg']}" for place, e in zip(places, found, strict=True)
+    )
     return error_response(422, "invalid_params", message, problems=problems)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from controlplane.cli_clips import change, rows
+from controlplane.cli_clips import change, rows, steered
+from controlplane.cli_remote import Server
 from controlplane.records import JobProgress, JobRecord
 from core.errors import InvalidParams
 from core.protocol import JobStatus, Plan, now
@@ -140,6 +142,18 @@ def test_a_job_is_steered_and_gone_on_from(stack: Stack, tmp_path: Path) -> None
     ours, theirs = job(again)["clips"], job(job_id)["clips"]
     assert [clip["prompt"] for clip in ours] == ["a", "B", "c"]
     assert ours[0]["artifact"]["sha256"] == theirs[0]["artifact"]["sha256"]
+
+
+def test_a_change_is_made_on_top_of_one_that_was_quicker(stack: Stack, tmp_path: Path) -> None:
+    body = {"prompts": ["a"], "num_clips": 1, "prompt": str(tmp_path)}
+    job_id = httpx.post(f"{stack.url}/api/workflows/clips", json=body).json()["job_id"]
+    with contextlib.closing(Server(stack.url)) as server:
+        known = server.job(job_id)
+        quicker = {"rev": 0, "prompts": ["a", "b"], "num_clips": 2}
+        httpx.patch(f"{stack.url}/api/jobs/{job_id}/plan", json=quicker).raise_for_status()
+        plan = steered(server, known, flags(append=["c"])).plan
+        assert plan and (plan.prompts, plan.num_clips, plan.rev) == (("a", "b", "c"), 3, 2)
+        server.cancel(job_id)
 
 
 def test_the_job_comes_first_and_its_parameters_are_told(stack: Stack) -> None:

@@ -235,6 +235,34 @@ def test_a_clip_of_no_job_is_refused_at_submit(api: Served) -> None:
     assert "there is no job 00000000-0000-7000-8000-000000000000" in problem(answer)
 
 
+def test_a_clip_of_another_workflow_or_that_is_not_there_is_refused_at_submit(
+    api: Served, gate: Gate
+) -> None:
+    gate.ended()
+    other = api.submit("noop")
+    for ref, said in (
+        (f"clip:{other}/0", "was made with 'noop', not 'clips'"),
+        (f"clip:{gate.id}/3", "clip 3 of job"),
+        (f"clip:{gate.id}/3", "it has clips 0 to 2"),
+    ):
+        answer = api.http.post("/api/workflows/clips", json={"go_on_from": ref})
+        assert said in problem(answer)
+        assert answer.json()["error"]["problems"][0]["field"] == "go_on_from"
+
+
+def test_a_body_that_is_wrong_is_named_at_its_field(gate: Gate) -> None:
+    answer = gate.patch(rev=0, prompts=["a", 1])
+    assert "prompts.1: " in problem(answer)
+    assert answer.json()["error"]["problems"][0]["field"] == "prompts"
+    assert "rev: " in problem(gate.patch(finish=True))
+
+
+def test_a_body_that_is_no_json_is_400(api: Served, gate: Gate) -> None:
+    headers = {"content-type": "application/json"}
+    answer = api.http.patch(f"/api/jobs/{gate.id}/plan", content=b"{", headers=headers)
+    assert "not valid JSON" in problem(answer, 400)
+
+
 # --- watching -------------------------------------------------------------------------------------
 
 
