@@ -233,12 +233,12 @@ def _parts(item: Mapping[str, Any]) -> Iterator[Part]:
     for name, schema in item.get("properties", {}).items():
         kind = _kind(schema)
         value_type = _type(kind)
-        if value_type not in {"string", "number"}:
+        if value_type not in ("string", "number"):
             raise ValueError(f"no widget for an inner value of type {value_type!r}")
         yield Part(
             name=name,
             title=_title(name, schema.get("title", "")),
-            type=cast('Literal["string", "number"]', value_type),
+            type=value_type,
             default=schema.get("default"),
             minimum=kind.get("minimum"),
             maximum=kind.get("maximum"),

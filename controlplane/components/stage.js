@@ -15,7 +15,7 @@ export default {
       <header class="stage-head">
         <p class="cut" :title="name">{{ name }}</p>
         <span class="grow"></span>
-        <a v-if="steers" class="btn" :href="'/jobs/' + job.id"><dbx-icon name="sliders-horizontal" />Change what comes</a>
+        <a v-if="steers" class="btn" title="Change the clips to come, or finish" :href="'/jobs/' + job.id"><dbx-icon name="sliders-horizontal" />Steer</a>
         <a class="btn quiet" :href="'/jobs/' + job.id">Details<dbx-icon name="chevron-right" /></a>
       </header>
       <dbx-viewer :job="job" clips @reuse="reuse" @again="again" @made="open" />

@@ -128,6 +128,19 @@ async def test_what_was_written_for_a_clip_that_begins_is_for_the_next_one(
         assert (await gate.plan())["prompts"] == ["a", "b", "late", "c"]
 
 
+async def test_a_clip_that_a_cancel_has_stopped_comes_back_before_what_was_written(
+    stack: PageProcess, open_page: OpenPage, tmp_path: Path
+) -> None:
+    async with steering(stack, open_page, tmp_path) as gate:
+        gate.open(0)
+        await gate.being_made(2)
+        await gate.clip(3).fill("mine")
+        await gate.page.get_by_role("button", name="Cancel").click()
+        await expect(plan(gate.page)).to_contain_text("The job has ended")
+        await expect(gate.clip(2)).to_have_value("b")
+        await expect(gate.clip(3)).to_have_value("mine")
+
+
 async def test_an_endless_job_tells_no_share_and_finishes_when_it_is_told(
     stack: PageProcess, open_page: OpenPage, tmp_path: Path
 ) -> None:
@@ -198,7 +211,7 @@ async def test_clips_are_watched_while_others_are_made_and_gone_on_from(
         await page.wait_for_function("document.querySelector('.film video').currentTime > 0.1")
         await expect(stage(page).get_by_role("progressbar")).to_be_visible()
         # 2. What comes is changed, then told to end.
-        await page.get_by_role("link", name="Change what comes").click()
+        await page.get_by_role("link", name="Steer").click()
         await page.wait_for_url("**/jobs/*")
         await plan(page).get_by_role("button", name="Finish after this clip").click()
         await expect(page.locator(".badge.completed")).to_be_visible(timeout=DEMO_MS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -122,7 +123,7 @@ async def test_a_known_lora_fills_both_experts_and_an_empty_row_is_nothing(
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desk", "phone"])
 async def test_lists_are_accessible(
-    stack: PageProcess, open_page: OpenPage, options: dict[str, object]
+    stack: PageProcess, open_page: OpenPage, options: dict[str, Any]
 ) -> None:
     async with open_page(f"{stack.url}/create/qwen", **options) as page:
         pictures = field(page, "edit_images").locator("input[type=file]").last

@@ -15,7 +15,7 @@ export const current = (job) => (job.status === "running" ? job.progress?.clip ?
 // The first clip that is neither made nor being made: from here on the plan can be changed.
 export function nextClip(job) {
   const made = job.clips?.length ? job.clips.at(-1).index + 1 : 0;
-  const begun = job.progress?.clip == null ? 0 : job.progress.clip + 1;
+  const begun = current(job) === null ? 0 : current(job) + 1;
   return Math.max(made, begun, job.plan.first);
 }
 

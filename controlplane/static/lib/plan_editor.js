@@ -132,8 +132,14 @@ export const PlanEditor = {
     "job.plan.rev"(rev) {
       if (rev > this.plan.rev && !this.saving && !this.dirty) this.adopt(this.job.plan);
     },
-    // A clip has begun: its text leaves the list, unless it was never saved.
+    // A clip has begun: its text leaves the list, unless it was never saved. When its job waits
+    // again or has ended, it comes back.
     next(next, before) {
+      if (next < before) {
+        const clean = JSON.stringify(this.plan.prompts.slice(Math.max(0, before - this.plan.first))) === JSON.stringify(this.texts);
+        const again = clean ? coming(this.job, this.plan) : [...range(next, before).map((index) => promptOf(this.plan, index)), ...this.texts];
+        this.rows = again.map(newRow);
+      }
       for (let index = before; index < next && this.rows.length; index += 1) {
         const saved = index - this.plan.first < this.plan.prompts.length && promptOf(this.plan, index);
         if (this.rows[0].text === saved) this.rows = this.rows.slice(1);
