@@ -89,7 +89,7 @@ class SviParams(WanParams):
     colour_match: float = param(
         0.0,
         tier=ADVANCED,
-        help="Holds colours to the start image against drift in long videos; 0 is off.",
+        help="Holds colours to the start image against drift, for a scene that stays; 0 is off.",
         ge=0.0,
         le=1.0,
     )
