@@ -195,14 +195,16 @@ class Run:
         return self._video(stored, size=size, frames=info.frames, fps=fps, first=info.first_frame)
 
     def save_image(self, image: Image.Image) -> Artifact:
-        """Store a picture as PNG, pixel by pixel as it is."""
+        """Store a picture as PNG, pixel by pixel as it is; a large one with a poster."""
         self.enter(Stage.SAVING)
         metadata = media.embedded(self.job, self.provenance)
         with self._storage.new_file(self.job, f"{self._name}.png") as file:
             media.write_png(file.path, image, metadata=metadata)
             stored = file.commit()
-        self.artifacts.append(stored.artifact("image", "image/png", size=image.size))
-        return self.artifacts[-1]
+        picture = stored.artifact("image", "image/png", size=image.size)
+        large = max(image.size) > media.POSTER_SIDE
+        self.artifacts += [picture, self._poster(image)] if large else [picture]
+        return picture
 
     # --- clips ---------------------------------------------------------------------------------
 
@@ -319,12 +321,15 @@ class Run:
         first: Image.Image,
     ) -> Artifact:
         """The video as an artifact, after its poster is stored as well."""
-        with self._storage.new_file(self.job, f"{self._name}.webp") as file:
-            poster_size = media.write_poster(file.path, first)
-            poster = file.commit()
+        poster = self._poster(first)
         video = stored.artifact("video", "video/mp4", size=size, frames=frames, fps=float(fps))
-        self.artifacts += [video, poster.artifact("image", "image/webp", size=poster_size)]
+        self.artifacts += [video, poster]
         return video
+
+    def _poster(self, picture: Image.Image) -> Artifact:
+        with self._storage.new_file(self.job, f"{self._name}.webp") as file:
+            size = media.write_poster(file.path, picture)
+            return file.commit().artifact("image", "image/webp", size=size)
 
     def _checked(self, frames: Iterable[T]) -> Generator[T, None, None]:
         """The same frames; when they are not taken to the end, their source is told so."""

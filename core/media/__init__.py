@@ -2,7 +2,7 @@
 
 from core.media.embed import embedded, read_embedded
 from core.media.images import Fit, fitted, probe_image, read_image, read_mask
-from core.media.mp4 import write_mp4, write_poster
+from core.media.mp4 import POSTER_SIDE, write_mp4, write_poster
 from core.media.playlist import PlaylistEntry, playlist
 from core.media.png import write_png
 from core.media.probe import MediaProbe, probe
@@ -10,6 +10,7 @@ from core.media.segments import SegmentInfo, join_segments, write_segment
 from core.media.video import read_video
 
 __all__ = [
+    "POSTER_SIDE",
     "Fit",
     "MediaProbe",
     "PlaylistEntry",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 POSTER_SIDE: Final = 640
+"""Longest side of a poster in pixels: what a wall or a queue shows in place of the output."""
 
 
 def write_mp4(

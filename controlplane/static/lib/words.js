@@ -94,7 +94,8 @@ export function bytes(count) {
 export function outputs(job) {
   const all = job.artifacts ?? [];
   const main = all.find((a) => a.kind === "video") ?? all.find((a) => a.kind === "image") ?? null;
-  const still = all.find((a) => a.kind === "image") ?? null;
+  const images = all.filter((a) => a.kind === "image"); // the last one is the poster, if there is one
+  const still = images.at(-1) ?? null;
   return { main, still };
 }
 
