@@ -16,6 +16,7 @@ import torch
 from transformers import Qwen2Tokenizer, Qwen2VLProcessor
 
 from benchmarks.bench_lora import DIT
+from core.catalog import Role
 from core.pipelines import demo, demo_qwen, qwen_text
 from core.pipelines.device import dtype_for
 from core.pipelines.loading import LocalModel, nothing, printed_to_log, target_of
@@ -118,15 +119,16 @@ def qwen(scale: Scale, placement: Placement, device: Device, models_dir: Path) -
 
 
 def _fill(pipe: Any, parts: Mapping[str, Part], placement: Placement, device: Device) -> None:
-    target = target_of(placement, device, pipe.torch_dtype)
-    if target is None:
-        raise SystemExit("--policy disk needs files, and random weights have none")
-    fields = placement.fields(pipe.torch_dtype)
-    kept = LocalModel.of([], fields, nothing).vram_config()
-    kept["computation_dtype"] = kept["computation_dtype"] or pipe.torch_dtype
-    kept["computation_device"] = kept["computation_device"] or device.kind
     pool = ModelPool()
     for name, part in parts.items():
+        role: Role = "vae" if name == "vae" else "transformer"
+        target = target_of(placement, device, pipe.torch_dtype, role)
+        if target is None:
+            raise SystemExit("--policy disk needs files, and random weights have none")
+        fields = placement.fields(pipe.torch_dtype, role)
+        kept = LocalModel.of([], fields, nothing).vram_config()
+        kept["computation_dtype"] = kept["computation_dtype"] or pipe.torch_dtype
+        kept["computation_device"] = kept["computation_device"] or device.kind
         with skip_model_initialization():
             empty = pool.import_model_class(part.model_class)(**part.settings)
         weights = {

@@ -52,7 +52,9 @@ def _wan_video(row: ModelRef, run: Run, config: CoreConfig, device: Device) -> W
 
     def encode(picture: torch.Tensor) -> torch.Tensor:
         video = picture[:, None].to(device.kind, dtype)
+        loaded.pipe.load_models_to_device(["vae"])
         latents: torch.Tensor = loaded.pipe.vae.encode([video], device=device.kind)[0]
+        loaded.pipe.load_models_to_device([])
         return latents
 
     return WanVideo(

@@ -61,6 +61,7 @@ class Adapter(ABC):
 
     def recover(self) -> None:
         """Bring everything to rest after an exception in the middle of a call."""
+        peak_memory(self._device)  # what this run took is not the next one's peak
         self._pipe.load_models_to_device([])
         self._pipe.vae.model.clear_cache()
         self._empty_caches()

@@ -42,8 +42,7 @@ def peak_memory(device: Device) -> int:
         peak = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return peak
-    lines = _text(_PROCESS / "status").splitlines()
-    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    peak = _kilobytes(_PROCESS / "status", "VmHWM")
     with contextlib.suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")  # resets VmHWM (man 5 proc)
     return peak
@@ -73,16 +72,37 @@ def host_memory() -> tuple[int, int]:
     total, free = os.sysconf("SC_PHYS_PAGES") * page, _available(page)
     limit = _number(_CGROUP / "memory.max")
     if limit is not None and limit < total:
-        used = _number(_CGROUP / "memory.current") or 0
+        used = (_number(_CGROUP / "memory.current") or 0) - _cached()
         return limit, max(0, min(free, limit - used))
     return total, free
 
 
+def own_memory() -> int:
+    """Bytes of host memory that this process keeps: nearly all of it weights."""
+    return _kilobytes(_PROCESS / "status", "RssAnon")
+
+
+def _cached() -> int:
+    """Bytes of files that the container's count holds, and that go when memory is wanted.
+
+    After a download, or after weights were read once, they are as much as the weights.
+    """
+    rows = (line.split() for line in _text(_CGROUP / "memory.stat").splitlines())
+    return sum(int(size) for name, size in rows if name in ("active_file", "inactive_file"))
+
+
 def _available(page: int) -> int:
-    for line in _text(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable") or (
+        os.sysconf("SC_AVPHYS_PAGES") * page
+    )
+
+
+def _kilobytes(path: Path, name: str) -> int:
+    """In bytes, a figure that the kernel tells as "name: 123 kB"; 0 when it does not."""
+    for line in _text(path).splitlines():
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * page
+    return 0
 
 
 def _processor() -> str:

@@ -25,8 +25,8 @@ from core.catalog import ModelRef, Role, WeightFile, locate
 from core.config import CoreConfig
 from core.errors import ModelMissing, OutOfMemory
 from core.pipelines import demo_wan, imports
-from core.pipelines.device import dtype_for, host_memory
-from core.pipelines.placement import Placement, choose
+from core.pipelines.device import dtype_for
+from core.pipelines.placement import Placement, choose, host_memory_alone
 from core.pipelines.reading import Target, Tensors, read_tensors
 from core.pipelines.stock import ModelConfig, WanVideoPipeline, check_hooks
 from core.protocol import Device, Stage
@@ -103,7 +103,7 @@ def prepared(row: ModelRef, run: Run, *, config: CoreConfig, device: Device) -> 
         config.vram_policy,
         device,
         weights_bytes=_checked(paths, run) * dtype.itemsize,
-        host_free_bytes=host_memory()[1],
+        host_free_bytes=host_memory_alone(),
     )
     log.info("loading %s as %s, %s", row.id, dtype, placement)
     folders = {
@@ -119,9 +119,9 @@ def prepared(row: ModelRef, run: Run, *, config: CoreConfig, device: Device) -> 
         "model_configs": [
             LocalModel.of(
                 paths[file],
-                placement.fields(dtype),
+                placement.fields(dtype, file.role),
                 step_of(run, len(files) + index),
-                target=target_of(placement, device, dtype),
+                target=target_of(placement, device, dtype, file.role),
                 check=run.check,
             )
             for index, file in enumerate(files)
@@ -173,9 +173,11 @@ def step_of(run: Run, done: int) -> Callable[[], None]:
     return lambda: run.step(done)
 
 
-def target_of(placement: Placement, device: Device, dtype: torch.dtype) -> Target | None:
+def target_of(
+    placement: Placement, device: Device, dtype: torch.dtype, role: Role = "transformer"
+) -> Target | None:
     """Where files are read to, as DiffSynth would; None for those that stay on the disk."""
-    fields = placement.fields(dtype)
+    fields = placement.fields(dtype, role)
     if placement.name == "disk":
         return None
     return Target(

@@ -69,7 +69,7 @@ def load_controlnet(loaded: Loaded, use: ControlnetUse) -> Any:
         OutOfMemory: it does not fit.
     """
     pipe, placement = loaded.pipe, loaded.placement
-    model = LocalModel.of([use.path], placement.fields(pipe.torch_dtype), nothing)
+    model = LocalModel.of([use.path], placement.fields(pipe.torch_dtype, "controlnet"), nothing)
     title = f"the controlnet {use.id}"
     with printed_to_log(), out_of_memory("loading " + title), unknown_files(title):
         pool = pipe.download_and_load_models([model], placement.vram_limit_gib)

@@ -2,11 +2,12 @@
 
     full      all on the GPU                          fastest; no copy in a job
     offload   in host memory, copied layer by layer   the same picture; slower by the copies
-    fp8       as offload, in 8 bits                   half the memory; rounding changes the picture
+    fp8       as offload, in 8 bits, but not the VAE  half the memory; rounding changes the picture
     disk      in their files                          works anywhere; each step reads them again
 
 "auto" takes the first of them that fits, but fp8 only where host memory is too small for bfloat16:
-a setting that nobody chose must not change what is made.
+a setting that nobody chose must not change what is made. For the same reason a pipeline is placed
+as if it were alone, whatever else is warm; what has no room beside the others waits until they go.
 
 What it comes to, weights in bfloat16 (GiB; the pair's files: 2 x 26.6, T5 10.6, VAE 0.2):
 
@@ -25,10 +26,10 @@ from typing import Any, Final, Literal
 import torch
 
 from core import catalog
-from core.catalog import ModelRef, locate
+from core.catalog import ModelRef, Role, locate
 from core.config import CoreConfig, VramSetting
 from core.errors import ConfigError
-from core.pipelines.device import dtype_for, free_memory, host_memory
+from core.pipelines.device import dtype_for, free_memory, host_memory, own_memory
 from core.protocol import Device
 from core.weights import check_safetensors
 from core.workflows.base import PipelineSpec
@@ -45,6 +46,9 @@ VRAM_SPARE_GIB: Final = 2
 CPU_SPARE_GIB: Final = 2
 """For the activations of small models on a processor."""
 
+ROUNDED: Final[frozenset[Role]] = frozenset({"high", "low", "transformer", "text_encoder"})
+"""What fp8 keeps in 8 bits: nearly all of the weights, and not those that make the pixels."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
@@ -53,18 +57,20 @@ class Placement:
     name: PlacementName
     vram_limit_gib: float | None = None
 
-    def fields(self, dtype: torch.dtype) -> dict[str, Any]:
-        """For DiffSynth's ModelConfig; VRAM management is on once both offloads are set."""
+    def fields(self, dtype: torch.dtype, role: Role = "transformer") -> dict[str, Any]:
+        """For DiffSynth's ModelConfig; VRAM management is on once both offloads are set.
+
+        From the disk, weights go straight to the GPU: host memory may be smaller than one model.
+        """
         if self.name == "full":
             return {}
-        kept: Any = torch.float8_e4m3fn if self.name == "fp8" else dtype
-        waiting: dict[str, Any] = {"offload_dtype": kept, "offload_device": "cpu"}
-        if self.name == "disk":
-            waiting = {"offload_dtype": "disk", "offload_device": "disk"}
+        kept = torch.float8_e4m3fn if self.name == "fp8" and role in ROUNDED else dtype
+        waiting: Any = ("disk", "disk") if self.name == "disk" else (kept, "cpu")
         return {
-            **waiting,
-            "onload_dtype": kept,
-            "onload_device": "cpu",
+            "offload_dtype": waiting[0],
+            "offload_device": waiting[1],
+            "onload_dtype": waiting[0],
+            "onload_device": waiting[1],
             "preparing_dtype": kept,
             "preparing_device": "cuda",
             "computation_dtype": dtype,
@@ -81,7 +87,7 @@ def choose(
         setting: DIFFBOX_VRAM_POLICY.
         device: what computes.
         weights_bytes: all weights in the dtype that they compute in.
-        host_free_bytes: memory of the machine that is free now.
+        host_free_bytes: memory of the machine that it can have; see `host_memory_alone`.
 
     Raises:
         ConfigError: the setting needs a GPU, and there is none.
@@ -114,6 +120,11 @@ def _first_that_fits(vram_bytes: int, weights_bytes: int, host_free_bytes: int) 
     return "disk"
 
 
+def host_memory_alone() -> int:
+    """Bytes of host memory that would be free if no pipeline were loaded."""
+    return host_memory()[1] + own_memory()
+
+
 def fits(spec: PipelineSpec, *, config: CoreConfig, device: Device) -> bool:
     """Whether the pipeline for a spec has room beside what is in memory now."""
     row = catalog.model(spec.model)
@@ -122,7 +133,10 @@ def fits(spec: PipelineSpec, *, config: CoreConfig, device: Device) -> bool:
     if device.kind == "cpu":
         return host_free >= weights_bytes + CPU_SPARE_GIB * GIB
     placed = choose(
-        config.vram_policy, device, weights_bytes=weights_bytes, host_free_bytes=host_free
+        config.vram_policy,
+        device,
+        weights_bytes=weights_bytes,
+        host_free_bytes=host_memory_alone(),
     )
     vram_free = free_memory(device)
     if placed.name == "full":

@@ -19,6 +19,7 @@ from PIL import Image
 from core.catalog import ModelRef
 from core.controlnets import ControlnetHint, ControlnetUse
 from core.pipelines.adapter import Adapter, StepWatch, replaced
+from core.pipelines.device import peak_memory
 from core.pipelines.loading import Loaded, out_of_memory
 from core.pipelines.loading_qwen import load_controlnet
 from core.pipelines.preview import LatentColours, measured_colours, wan21_colours
@@ -161,6 +162,7 @@ class QwenImage(Adapter):
 
     def recover(self) -> None:
         """Bring everything to rest after an exception in the middle of a call."""
+        peak_memory(self._device)  # what this run took is not the next one's peak
         self._pipe.load_models_to_device([])
         self._empty_caches()
 
@@ -192,7 +194,9 @@ def colours(loaded: Loaded, row: ModelRef) -> LatentColours:
     pipe = loaded.pipe
 
     def encode(picture: torch.Tensor) -> torch.Tensor:
+        pipe.load_models_to_device(["vae"])
         latents: torch.Tensor = pipe.vae.encode(picture[None].to(pipe.device, pipe.torch_dtype))
+        pipe.load_models_to_device([])
         return latents[0]
 
     return measured_colours(encode)
