@@ -42,7 +42,7 @@ PARAMS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("seed", 2**63, "must be from 0 to 9007199254740991"),
     ("seed", "abc", "must be a whole number from 0 to 9007199254740991"),
     ("prompt", "x" * 100_000, "must have at most 10000 characters"),
-    ("model", "sdxl", "is not one of auto, wan2.2-i2v-a14b, wan-demo"),
+    ("model", "sdxl", "is not one of auto, wan2.2-i2v-a14b, wan2.1"),
 )
 """What i2v refuses: parameter, value, words. On the command line one argument has at most 128 kB,
 so that the prompt of a megabyte is a test of its own."""
