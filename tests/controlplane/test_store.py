@@ -47,18 +47,23 @@ async def test_a_record_can_be_read_before_it_is_written(tmp_path: Path) -> None
 
 async def test_changes_are_written_by_themselves_soon(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "jobs.json")
-    store.put(record(), "")
+    kept = record()
+    store.put(kept, "")
     await wait_until_async((tmp_path / "jobs.json").exists, FLUSH_S + 5)
+    assert kept.id in (tmp_path / "jobs.json").read_text()  # before close, which writes too
     await store.close()
 
 
 async def test_a_flush_right_after_a_write_ends(tmp_path: Path) -> None:
     """The write is done and what follows from it is not: waiting for it would go on for ever."""
     store = JobStore(tmp_path / "jobs.json")
-    store.put(record(), "")
+    kept = record()
+    store.put(kept, "")
     while not ((writing := store._writing) and writing.done()):
         await asyncio.sleep(0)
-    await store.flush()
+    async with asyncio.timeout(10):
+        await store.flush()
+    assert kept.id in (tmp_path / "jobs.json").read_text()
     await store.close()
 
 
