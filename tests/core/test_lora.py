@@ -241,7 +241,10 @@ def test_without_the_base_a_file_of_another_family_is_refused_all_the_same(tmp_p
 
 
 def test_demo_files_that_are_made_on_first_use_are_not_missing(tmp_path: Path) -> None:
-    checked(LoraShelf(folders(tmp_path)), "wan-demo-style", "wan-demo", all_here=True)
+    empty = LoraShelf(folders(tmp_path))
+    checked(empty, "wan-demo-style", "wan-demo", all_here=True)
+    with pytest.raises(ModelMissing):
+        checked(empty, "wan2.2-lightning", all_here=True)
 
 
 def test_with_the_base_at_hand_the_whole_check_is_made(shelf: Shelf) -> None:

@@ -61,7 +61,7 @@ async def test_each_path_has_its_island(user: User, path: str, kind: type[Elemen
 async def test_an_unknown_workflow_says_which_there_are(user: User) -> None:
     await user.open("/create/nothing")
 
-    await user.should_see("is not one of i2v")
+    await user.should_see("'nothing' is not one of i2v, svi, qwen")
 
 
 async def test_an_unknown_path_is_not_found(user: User) -> None:
